@@ -1,0 +1,285 @@
+"""Puts a run together: ranks, folders, data, models, objectives, engines, and where to go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from unibert import objectives
+from unibert.config import Recipe, load_recipe, to_toml
+from unibert.data.batches import Stream
+from unibert.data.shards import ShardSet
+from unibert.doctor import stale_locks
+from unibert.errors import CheckpointError, ConfigError, MachineError
+from unibert.models.discriminator import build_discriminator
+from unibert.models.encoder import Encoder, build_student
+from unibert.models.precision import bf16_is_faster
+from unibert.models.teacher import ResidentTeacher, load_teacher
+from unibert.objectives import Needs, Objective
+from unibert.plan import make_plan
+from unibert.runtime import checkpoint, dist, dsconfig, optimizers
+from unibert.runtime.checkpoint import State
+from unibert.runtime.dist import Ranks
+from unibert.runtime.players import Player, Players
+
+PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "unibert")
+# What decides which samples come when, and how they are masked: it cannot change within a run.
+STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed")
+STREAM_FIELDS += ("train.global_batch_sequences",)
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything the loop works with."""
+
+    recipe: Recipe
+    ranks: Ranks
+    device: torch.device
+    shards: ShardSet
+    stream: Stream
+    objectives: Sequence[Objective]
+    needs: Needs
+    players: Players
+    teacher: ResidentTeacher | None
+    state: State
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.recipe.run_folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
+        return self.folder / "checkpoints"
+
+
+def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
+    """Build a run, at its first step or at the checkpoint it goes on from.
+
+    Raises:
+        UnibertError: whatever makes the run impossible, before any training work.
+    """
+    _refuse_stale_locks()
+    shards = ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages)
+    owned = owned_by_recipe(recipe, world=ranks.world)
+    engines = {name: dsconfig.load(getattr(recipe.engines, name), owned=owned) for name in ("student", "discriminator")}
+    plan = make_plan(recipe, world=ranks.world, student_engine=engines["student"])
+    first = _where_to_begin(recipe, ranks=ranks, resume=resume)
+    if ranks.is_first:
+        _write_facts(recipe, ranks=ranks, plan=plan.to_json())
+    device = dist.device()
+    stream = Stream(recipe, shards, rank=ranks.rank, world=ranks.world)
+    active = objectives.build(recipe)
+    needs = reduce(Needs.__or__, (objective.needs for objective in active))
+    teacher = load_teacher(recipe, device=device) if needs.teacher else None
+    student = build_student(recipe)
+    _check_fit(student, teacher, shards=shards, needs=needs)
+    if first is None and recipe.save.export and ranks.is_first:
+        _export_untrained(student, recipe)
+    players = _players(recipe, student, engines=engines, world=ranks.world, accumulation=stream.accumulation)
+    fingerprints = _fingerprints(recipe, shards)
+    state = State(0, 0, 0, ranks.world, fingerprints, _versions())
+    if first is not None:
+        state = checkpoint.load(first, players=players, rank=ranks.rank, world=ranks.world)
+        _same_stream(state, fingerprints, first)
+        log.info("going on from %s", first)
+    return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state)
+
+
+def owned_by_recipe(recipe: Recipe, *, world: int) -> dict[str, float]:
+    """The recipe's value of each key that a DeepSpeed file may only repeat."""
+    train = recipe.train
+    return {
+        "train_batch_size": train.global_batch_sequences,
+        "train_micro_batch_size_per_gpu": train.micro_batch_sequences,
+        "gradient_accumulation_steps": train.global_batch_sequences // (train.micro_batch_sequences * world),
+        "gradient_clipping": recipe.optimizer.clip_norm,
+    }
+
+
+def _players(recipe: Recipe, student: Encoder, *, engines: dict[str, dict], world: int, accumulation: int) -> Players:
+    device, micro = dist.device(), recipe.train.micro_batch_sequences
+    faster = bf16_is_faster(device)
+    student.to(device)
+    players = [
+        Player(
+            "student",
+            module=student,
+            optimizer=optimizers.adamw(student, table=recipe.optimizer),
+            config=engines["student"],
+            micro_batch=micro,
+            window=accumulation,
+            world=world,
+            clip_norm=recipe.optimizer.clip_norm,
+            bf16_is_faster=faster,
+        )
+    ]
+    if (table := recipe.discriminator) is not None:
+        discriminator = build_discriminator(recipe, feature_size=student.hidden_size).to(device)
+        players.append(
+            Player(
+                "discriminator",
+                module=discriminator,
+                optimizer=optimizers.adamw(discriminator, table=recipe.optimizer, rate=table.learning_rate),
+                config=engines["discriminator"],
+                micro_batch=micro,
+                window=accumulation // table.moves_per_step,
+                world=world,
+                clip_norm=table.clip_norm,
+                bf16_is_faster=faster,
+            )
+        )
+    return Players(players)
+
+
+def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: ShardSet, needs: Needs) -> None:
+    if student.vocabulary_size != shards.vocabulary_size:
+        raise ConfigError(
+            f"the student has {student.vocabulary_size} pieces and the shards {shards.vocabulary_size}: trim the "
+            "teacher to this tokenizer (unibert teacher trim RECIPE --force), or tokenize again"
+        )
+    if teacher is None:
+        return
+    if missing := needs.teacher - teacher.gives:
+        raise ConfigError(
+            f"the objectives want {', '.join(sorted(missing))} of a teacher that cannot give it: a teacher without "
+            "masked-LM head needs one fitted first (unibert train demo_teacher), or turn distill_logits off"
+        )
+    if teacher.encoder.vocabulary_size != student.vocabulary_size:
+        raise ConfigError(
+            f"teacher.path has {teacher.encoder.vocabulary_size} pieces and the student {student.vocabulary_size}: "
+            "both must have the recipe's tokenizer"
+        )
+    if "last_hidden" in needs.teacher and teacher.encoder.hidden_size != student.hidden_size:
+        raise ConfigError(
+            f"distill_hidden compares widths {teacher.encoder.hidden_size} and {student.hidden_size}: set "
+            f"student.hidden_size = {teacher.encoder.hidden_size}, or turn it off"
+        )
+
+
+def _where_to_begin(recipe: Recipe, *, ranks: Ranks, resume: str) -> Path | None:
+    """The checkpoint to go on from, found by the first rank and told to all."""
+    found: list[Path | str | None] = [None]
+    if ranks.is_first:
+        try:
+            found = [_find_checkpoint(recipe, resume)]
+        except CheckpointError as error:
+            found = [str(error)]
+    if ranks.world > 1:
+        torch.distributed.broadcast_object_list(found, src=0)
+    if isinstance(found[0], str):
+        raise CheckpointError(found[0])
+    return found[0]
+
+
+def _find_checkpoint(recipe: Recipe, resume: str) -> Path | None:
+    folder = recipe.run_folder / "checkpoints"
+    if resume == "never":
+        _put_aside(recipe.run_folder)
+        return None
+    if resume not in ("auto", "must"):
+        damage = checkpoint.damaged(Path(resume))
+        if damage:
+            raise CheckpointError(f"--resume {resume}: {damage}")
+        return Path(resume)
+    newest = checkpoint.newest_sound(folder)
+    if newest is None and resume == "must":
+        raise CheckpointError(f"--resume must: there is no complete checkpoint in {folder}")
+    return newest
+
+
+def _put_aside(folder: Path) -> None:
+    if not folder.exists():
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.before_{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    log.warning("--resume never: what was in %s is now in %s", folder, aside)
+
+
+def _fingerprints(recipe: Recipe, shards: ShardSet) -> dict[str, str]:
+    tree = recipe.model_dump(mode="json")
+    stream = {path: reduce(lambda table, key: table[key], path.split("."), tree) for path in STREAM_FIELDS}
+    return {
+        "shards": shards.fingerprint,
+        "tokenizer": shards.tokenizer_fingerprint,
+        "stream": json.dumps(stream, sort_keys=True),
+    }
+
+
+def _same_stream(state: State, now: dict[str, str], path: Path) -> None:
+    if state.fingerprints == now:
+        return
+    changed = [name for name in now if state.fingerprints.get(name) != now[name]]
+    raise CheckpointError(
+        f"{path} read another stream than this recipe would: {', '.join(changed)} changed (of the recipe, these "
+        f"decide the stream: {', '.join(STREAM_FIELDS)}). Change it back, give the run another name, or start over "
+        "with --resume never"
+    )
+
+
+def _export_untrained(student: Encoder, recipe: Recipe) -> None:
+    from unibert.export import write_hf
+
+    folder = recipe.run_folder / "hf" / checkpoint.step_name(0)
+    if not folder.exists():
+        write_hf(student, recipe=recipe, folder=folder, step=0, facts={})
+
+
+def _write_facts(recipe: Recipe, *, ranks: Ranks, plan: dict) -> None:
+    folder = recipe.run_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    resolved = folder / "recipe.toml"
+    if resolved.exists() and (before := load_recipe(resolved)) != recipe:
+        log.warning("the recipe differs from the one this run began with: %s", _differences(before, recipe))
+    resolved.write_text(to_toml(recipe), encoding="utf-8")
+    (folder / "plan.json").write_text(json.dumps(plan, indent=2, ensure_ascii=False))
+    facts = {
+        "command": sys.argv,
+        "ranks": asdict(ranks),
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    (folder / "environment.json").write_text(json.dumps(facts, indent=2))
+
+
+def _differences(before: Recipe, after: Recipe) -> str:
+    old, new = to_toml(before).splitlines(), to_toml(after).splitlines()
+    return "; ".join(line for line in new if line not in old) or "something was taken out"
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _refuse_stale_locks() -> None:
+    locks = stale_locks()
+    if locks:
+        raise MachineError(
+            "a build of a DeepSpeed operator was killed and left its lock; every run would wait for it for ever. "
+            f"Remove {', '.join(str(lock.parent) for lock in locks)}"
+        )

@@ -1,0 +1,233 @@
+"""The command line: `unibert COMMAND RECIPE [--table.field value ...]`.
+
+Every command is a dataclass that tyro turns into flags; what tyro does not know are the recipe's own
+fields, which config.py checks. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from unibert import __version__
+from unibert.config import Recipe, field_help, load_recipe
+from unibert.errors import INTERRUPTED, ConfigError, UnibertError
+
+RecipeName = Annotated[str, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what of this machine is fine, what is missing, and how to mend it."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        _no_overrides(overrides)
+        from unibert import doctor
+
+        report = doctor.run()
+        report.show()
+        sys.exit(report.exit_code)
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """Prepare text: fetch, parallel, clean, dedup and tokenize in this order, or inspect the result."""
+
+    stage: Annotated[Literal["fetch", "parallel", "clean", "dedup", "tokenize", "inspect"], tyro.conf.Positional]
+    """What to do."""
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+    force: bool = False
+    """Do it again although it is finished."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        if self.stage == "inspect":
+            from unibert.data import inspect
+
+            inspect.show(recipe)
+            return
+        from importlib import import_module
+
+        module = {"clean": "cleaning", "tokenize": "tokenizing"}.get(self.stage, self.stage)
+        import_module(f"unibert.data.{module}").run(recipe, force=self.force)
+
+
+@dataclass(frozen=True)
+class TeacherCommand:
+    """Get the frozen teacher: fetch it, then trim its vocabulary to the recipe's tokenizer."""
+
+    stage: Annotated[Literal["fetch", "trim"], tyro.conf.Positional]
+    """What to do."""
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+    force: bool = False
+    """Do it again although it is finished."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        if self.stage == "fetch":
+            from unibert.models import e5
+
+            e5.fetch(recipe, force=self.force)
+        else:
+            from unibert.models import vocabulary
+
+            vocabulary.trim(recipe, force=self.force)
+
+
+@dataclass(frozen=True)
+class PlanCommand:
+    """Print what a run would be: batches, steps, tokens, memory per rank, share per language."""
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+    world: int = 1
+    """Ranks."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        from unibert.plan import make_plan
+        from unibert.runtime import dsconfig
+
+        engine = dsconfig.load(recipe.engines.student, owned=owned_by_recipe(recipe, world=self.world))
+        print(make_plan(recipe, world=self.world, student_engine=engine).text())
+
+
+@dataclass(frozen=True)
+class Train:
+    """Start or continue a run; the same command does both, by itself or under deepspeed, torchrun, mpirun or srun."""
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+    resume: str = "auto"
+    """auto: go on from the newest sound checkpoint if there is one; must: fail if there is none; never: put what is
+    there aside and start over; or the path of a checkpoint."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        from unibert.trainer import train
+
+        train(recipe, resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the Hugging Face folder of a checkpoint."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    step: int | None = None
+    """The checkpoint's step; the newest when absent."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        _no_overrides(overrides)
+        from unibert.export import export_run
+
+        print(export_run(self.run_folder, step=self.step))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate teacher, student and the student before training on held-out text; write report/."""
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+    force: bool = False
+    """Measure again what has been measured."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        from unibert.evaluate import run
+
+        run(recipe, force=self.force)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Say where everything of a run is, how to watch it and how to load the model."""
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        from unibert.summary import show
+
+        show(load_recipe(self.recipe, overrides))
+
+
+@dataclass(frozen=True)
+class Fields:
+    """List every field of a recipe: what it means, and its default."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        _no_overrides(overrides)
+        for key, default, text in field_help():
+            print(f"--{key}  [{default}]\n    {text}")
+
+
+COMMANDS: dict[str, type[Any]] = {
+    "doctor": Doctor,
+    "data": DataCommand,
+    "teacher": TeacherCommand,
+    "plan": PlanCommand,
+    "train": Train,
+    "evaluate": Evaluate,
+    "export": Export,
+    "summary": Summary,
+    "fields": Fields,
+}
+
+
+def owned_by_recipe(recipe: Recipe, *, world: int) -> dict[str, Any]:
+    """The recipe's value of each key that a DeepSpeed file may only repeat."""
+    train = recipe.train
+    return {
+        "train_batch_size": train.global_batch_sequences,
+        "train_micro_batch_size_per_gpu": train.micro_batch_sequences,
+        "gradient_accumulation_steps": train.global_batch_sequences // (train.micro_batch_sequences * world),
+        "gradient_clipping": recipe.optimizer.clip_norm,
+    }
+
+
+def parse(arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """(command, the recipe's overrides) of a command line.
+
+    Raises:
+        SystemExit: with code 2, after saying what is wrong; or 0 after --help.
+    """
+    words = [word for word in arguments if not word.startswith("--local_rank")]  # the deepspeed launcher's
+    if words[:1] == ["--version"]:
+        print(__version__)
+        sys.exit(0)
+    commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
+    return tyro.cli(
+        commands,  # type: ignore[arg-type]
+        prog="unibert",
+        args=words,
+        return_unknown_args=True,
+        description="Train compact encoders whose representations are universal across languages.",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a user's error is printed without a traceback and leaves with its own exit code."""
+    try:
+        command, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+        command.run(overrides)
+    except UnibertError as error:
+        print(f"unibert: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("unibert: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _no_overrides(words: Sequence[str]) -> None:
+    if words:
+        raise ConfigError(f"this command has no recipe, so what is {' '.join(words)!r}?")

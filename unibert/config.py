@@ -1,0 +1,173 @@
+"""Reading a recipe: TOML file, layers, clear errors, and TOML back.
+
+Class defaults < `extends` (one level) < the recipe file < `--a.b value`. All wrong keys are reported at
+once. Parsing is pure: no network, no file written, no process group. The fields themselves are in schema.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from unibert.errors import ConfigError
+from unibert.schema import Masking, Objectives, Ramp, Recipe, Table
+
+__all__ = ["Masking", "Objectives", "Ramp", "Recipe", "Table", "field_help", "load_recipe", "to_toml"]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by its name in unibert/recipes, or by the path of a TOML file.
+
+    Args:
+        name_or_path: `demo`, or `my/recipe.toml`.
+        overrides: `--a.b value` or `--a.b=value` words, the last layer.
+
+    Raises:
+        ConfigError: no such recipe, not TOML, or wrong keys and values, all of them at once.
+    """
+    path = _find(name_or_path)
+    tree = _read_toml(path)
+    if "extends" in tree:
+        base = _read_toml(_find(tree.pop("extends"), beside=path.parent))
+        if "extends" in base:
+            raise ConfigError(f"{path}: extends goes one level deep; the recipe it names extends another")
+        tree = _merge(base, tree)
+    for key, value in _parse_overrides(overrides):
+        _set(tree, key.split("."), value)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where=str(path))) from None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole resolved recipe as TOML that `load_recipe` reads back to an equal recipe."""
+    tree = recipe.model_dump(mode="json", exclude_none=True)
+    return "\n".join(_toml_lines(tree, prefix="")) + "\n"
+
+
+def _toml_lines(tree: dict[str, Any], *, prefix: str) -> Iterator[str]:
+    for key, value in tree.items():
+        if not isinstance(value, dict):
+            # JSON's strings, numbers, booleans and lists of these are TOML's too.
+            yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield f"\n[{prefix}{key}]"
+            yield from _toml_lines(value, prefix=f"{prefix}{key}.")
+
+
+def _find(name_or_path: str | Path, *, beside: Path | None = None) -> Path:
+    text = str(name_or_path)
+    choices = [Path(text), RECIPES / f"{text}.toml"]
+    if beside is not None:
+        choices.insert(0, beside / text)
+    for path in choices:
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    raise ConfigError(f"no recipe {text!r}: name a TOML file, or one of: {', '.join(known)}{_perhaps(text, known)}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merge(out[key], value) if both_tables else value
+    return out
+
+
+def _parse_overrides(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"what is {word!r}? A recipe's field is set by --table.field value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not queue:
+                raise ConfigError(f"--{key} has no value")
+            text = queue.pop(0)
+        yield key.replace("-", "_"), _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string: --train.schedule linear
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--{'.'.join(keys)}: {key} is a value, not a table")
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError, *, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"] if part not in ("float", "Ramp", "int"))
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {path}: unknown key{_perhaps(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"  {path}: is missing")
+        else:
+            shown = "" if not path else f"{path} = {item['input']!r}: "
+            lines.append(f"  {shown}{item['msg'].removeprefix('Value error, ')}")
+    return f"{where}: {len(lines)} thing(s) to mend:\n" + "\n".join(dict.fromkeys(lines))
+
+
+def _keys_at(location: Sequence[str | int]) -> list[str]:
+    """The field names of the table at a location, through optional tables."""
+    table: type[BaseModel] = Recipe
+    for key in location:
+        field = table.model_fields.get(str(key))
+        if field is None:
+            return []
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
+        if not inner:
+            return []
+        table = inner[0]
+    return list(table.model_fields)
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _perhaps(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; perhaps you meant {close[0]!r}" if close else ""
+
+
+def field_help() -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, help) of every field of a recipe, for `--help` and the README."""
+    yield from _field_help(Recipe, prefix="")
+
+
+def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in table.model_fields.items():
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
+        if inner and inner[0] is not Ramp:
+            yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else str(field.default)
+            yield f"{prefix}{name}", default, field.description or ""

@@ -1,0 +1,289 @@
+"""Packed micro-batches: whole documents laid first-fit into rows, masked, prepared ahead in a background thread.
+
+Legend: R rows, S width of a row, D documents, T tokens of the documents, M masked targets.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unibert.data.masking import mask_many
+from unibert.data.sampler import Sampler, smoothed_shares
+from unibert.data.shards import ShardSet
+from unibert.errors import ConfigError, DataError
+from unibert.plan import accumulation_steps
+from unibert.schema import Masking, Recipe
+
+STEPS_AHEAD = 2
+"""Optimizer steps prepared in advance."""
+HELDOUT_SEED = 20_000
+"""Of the masks of held-out text: a constant, so that every model and every run is asked the same questions."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of one rank. The documents are in the order of the stream, wherever their rows are."""
+
+    input_ids: Tensor
+    """int64 [R, S]: ids as shown to the model; the pad token where there is no document."""
+    position_ids: Tensor
+    """int64 [R, S]: place of the token in its document, from 0."""
+    document: Tensor
+    """int64 [R, S]: 0..D-1, and -1 where there is none. Attention may only look at its own document."""
+    target_positions: Tensor
+    """int64 [M]: masked places, as indices into the flattened R*S; by document, ascending in each."""
+    target_ids: Tensor
+    """int64 [M]: the ids that were there."""
+    cls_positions: Tensor
+    """int64 [D]: index into the flattened R*S of each document's first token."""
+    language: Tensor
+    """int64 [D]: index into recipe.languages."""
+    sample_ids: Tensor
+    """int64 [D]: position in the stream."""
+    tokens: int
+    """Tokens that are not padding."""
+
+    def attention_mask(self) -> Tensor:
+        """Bool [R, 1, S, S]: true where query and key are of one document.
+
+        Padding sees padding, so that no row of a softmax is empty; nothing reads what comes out there.
+        """
+        return self.document[:, None, :, None] == self.document[:, None, None, :]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return Batch(**moved)
+
+    @property
+    def targets(self) -> int:
+        """M."""
+        return self.target_ids.numel()
+
+    @property
+    def documents(self) -> int:
+        """D."""
+        return self.language.numel()
+
+    @property
+    def padding_fraction(self) -> float:
+        """Share of R*S without a document."""
+        return 1 - self.tokens / self.input_ids.numel()
+
+
+def first_fit(lengths: np.ndarray, *, width: int) -> tuple[np.ndarray, int]:
+    """Lay documents into rows, the longest first, each into the first row with room.
+
+    Args:
+        lengths: tokens of each document, [D], none above width.
+        width: tokens of a row, S.
+
+    Returns:
+        (index of each document's first token in the flattened rows, int64 [D]; number of rows R).
+        First-fit decreasing needs at most 11/9 of the best possible number of rows, plus one (Dosa 2007).
+    """
+    starts = np.empty(len(lengths), dtype=np.int64)
+    used: list[int] = []
+    for document in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[document])
+        row = next((r for r, filled in enumerate(used) if filled + length <= width), len(used))
+        if row == len(used):
+            used.append(0)
+        starts[document] = row * width + used[row]
+        used[row] += length
+    return starts, len(used)
+
+
+def make_batch(
+    shards: ShardSet,
+    *,
+    language: np.ndarray,
+    sample: np.ndarray,
+    epoch: np.ndarray,
+    positions: np.ndarray,
+    width: int,
+    masking: Masking,
+    seed: int,
+) -> Batch:
+    """Read, mask and pack D documents; `positions` are their places in the stream."""
+    texts = [shards.sample(*which) for which in zip(language.tolist(), sample.tolist(), strict=True)]
+    lengths = np.array([len(text) for text in texts])
+    ids_T = np.concatenate(texts)
+    shown_T, targets_M, target_ids_M = mask_many(
+        ids_T,
+        lengths=lengths,
+        sample_ids=shards.document_id(language, sample),
+        epochs=epoch,
+        seed=seed,
+        masking=masking,
+        special=shards.special,
+        vocabulary_size=shards.vocabulary_size,
+    )
+    starts_D, rows = first_fit(lengths, width=width)
+    place_T = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    where_T = np.repeat(starts_D, lengths) + place_T
+
+    def spread(values_T: np.ndarray, empty: int) -> Tensor:
+        flat = np.full(rows * width, empty, dtype=np.int64)
+        flat[where_T] = values_T
+        return torch.from_numpy(flat.reshape(rows, width))
+
+    return Batch(
+        input_ids=spread(shown_T, shards.special.pad),
+        position_ids=spread(place_T, 0),
+        document=spread(np.repeat(np.arange(len(lengths)), lengths), -1),
+        target_positions=torch.from_numpy(where_T[targets_M]),
+        target_ids=torch.from_numpy(target_ids_M),
+        cls_positions=torch.from_numpy(starts_D),
+        language=torch.from_numpy(language.astype(np.int64)),
+        sample_ids=torch.from_numpy(positions.astype(np.int64)),
+        tokens=len(ids_T),
+    )
+
+
+class Stream:
+    """The micro-batches of one rank, in order, from any step.
+
+    Step k (from 0) covers positions k*G .. (k+1)*G - 1 of the stream, G the global batch; micro-batch m of rank r
+    begins at k*G + (m * world + r) * micro. So a step holds the same documents for every world size.
+
+    Args:
+        recipe: batch sizes, seed, masking and smoothing.
+        shards: open, with exactly the recipe's languages.
+        rank: of this process.
+        world: ranks.
+
+    Raises:
+        ConfigError: the batch does not divide.
+        DataError: the shards are not the recipe's, or hold fewer documents than one global batch.
+    """
+
+    def __init__(self, recipe: Recipe, shards: ShardSet, *, rank: int, world: int) -> None:
+        self.accumulation = accumulation_steps(recipe, world=world)
+        _check(recipe, shards)
+        self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
+        self.sampler = Sampler(
+            samples_per_language=shards.samples_per_language,
+            shares=smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent),
+            seed=recipe.train.seed,
+        )
+
+    def step(self, step: int) -> list[Batch]:
+        """The `accumulation` micro-batches of this rank in one step, prepared here and now."""
+        train = self.recipe.train
+        first = step * train.global_batch_sequences
+        return [
+            self._micro(first + (micro * self.world + self.rank) * train.micro_batch_sequences)
+            for micro in range(self.accumulation)
+        ]
+
+    def steps(self, first_step: int) -> Iterator[list[Batch]]:
+        """Step first_step and all that follow, without end; prepared in a thread that ends when the iterator does.
+
+        What goes wrong in the thread is raised here.
+        """
+        ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=STEPS_AHEAD)
+        stop = threading.Event()
+        worker = threading.Thread(target=self._prepare, args=(first_step, ready, stop), name="batches", daemon=True)
+        worker.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            while worker.is_alive():
+                # The worker may wait for room in the queue.
+                while not ready.empty():
+                    ready.get_nowait()
+                worker.join(timeout=0.05)
+
+    def _prepare(self, step: int, ready: queue.Queue[list[Batch] | BaseException], stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                item: list[Batch] | BaseException = self.step(step)
+            except BaseException as error:  # raised again in the consumer
+                item = error
+            ready.put(item)
+            if isinstance(item, BaseException):
+                return
+            step += 1
+
+    def _micro(self, start: int) -> Batch:
+        recipe = self.recipe
+        stop = start + recipe.train.micro_batch_sequences
+        draw = self.sampler.draw(start, stop)
+        return make_batch(
+            self.shards,
+            language=draw.language,
+            sample=draw.sample,
+            epoch=draw.epoch,
+            positions=np.arange(start, stop),
+            width=recipe.data.max_sequence_tokens,
+            masking=recipe.masking,
+            seed=recipe.train.seed,
+        )
+
+
+def _check(recipe: Recipe, shards: ShardSet) -> None:
+    if shards.languages != recipe.languages:
+        raise DataError(f"{shards.folder}: opened for {shards.languages}, the recipe has {recipe.languages}")
+    width = recipe.data.max_sequence_tokens
+    if shards.max_sequence_tokens > width:
+        raise ConfigError(
+            f"data.max_sequence_tokens = {width}, but {shards.folder} has pieces of {shards.max_sequence_tokens}: "
+            f"set it to {shards.max_sequence_tokens}, or run: unibert data tokenize {recipe.name} --force"
+        )
+    total, batch = int(shards.samples_per_language.sum()), recipe.train.global_batch_sequences
+    if total < batch:
+        raise DataError(
+            f"{shards.folder}: {total} documents in all, fewer than train.global_batch_sequences = {batch}: "
+            f"take a smaller batch (and fewer ranks), or get more text"
+        )
+
+
+def heldout_batches(
+    recipe: Recipe, shards: ShardSet, *, lines_per_language: int, sequences: int = 64
+) -> Iterator[Batch]:
+    """Held-out text with fixed masks: the same documents and targets for every model, run and caller.
+
+    Args:
+        recipe: gives the width of a row. Masks are the standard ones (15 %, 80/10/10), whatever the recipe trains with.
+        shards: the held-out ones, open with the recipe's languages.
+        lines_per_language: document pieces of each language, spread evenly over its file; fewer where it has fewer.
+        sequences: documents of a batch.
+
+    Yields:
+        Batches language after language; sample_ids count the documents from 0.
+    """
+    chosen = [_spread(int(n), lines_per_language) for n in shards.samples_per_language]
+    language = np.repeat(np.arange(len(chosen)), [len(which) for which in chosen])
+    sample = np.concatenate(chosen)
+    for start in range(0, len(sample), sequences):
+        here = slice(start, start + sequences)
+        yield make_batch(
+            shards,
+            language=language[here],
+            sample=sample[here],
+            epoch=np.zeros(len(sample[here]), dtype=np.int64),
+            positions=np.arange(start, start + len(sample[here])),
+            width=max(recipe.data.max_sequence_tokens, shards.max_sequence_tokens),
+            masking=Masking(),
+            seed=HELDOUT_SEED,
+        )
+
+
+def _spread(available: int, wanted: int) -> np.ndarray:
+    """At most `wanted` indices, evenly spread over range(available)."""
+    count = min(available, wanted)
+    return np.arange(count) * available // max(count, 1)

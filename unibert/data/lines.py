@@ -1,0 +1,122 @@
+"""What every text stage shares: JSON Lines written atomically, the text key, the seeded order, stage reports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import regex
+
+from unibert.errors import DataError
+
+SPLIT_SEED = 1
+"""Seed of what is held out and kept: part of the data, so that runs with other seeds share one split."""
+
+_NOT_TEXT = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
+
+
+def say(text: str) -> None:
+    """One plain progress line, at once even into a pipe."""
+    print(text, flush=True)
+
+
+def text_key(text: str) -> str:
+    """The form in which two texts count as equal: NFKC, case folded, without spaces, punctuation and symbols."""
+    return _NOT_TEXT.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def stable_hash(text: str, *, seed: int = 0) -> int:
+    """A 64-bit hash that is the same in every process and on every machine."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[TextIO]:
+    """Open a text file that appears under its name only when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); check space and permissions, then run again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write one JSON document atomically, readable by people."""
+    with atomic(path) as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write JSON Lines atomically; returns the number of rows."""
+    count = 0
+    with atomic(path) as file:
+        for count, row in enumerate(rows, start=1):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON Lines file; DataError with file and line when a line is not a JSON object."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+                yield row
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except ValueError as error:
+        raise DataError(f"{path}:{number}: damaged ({error}); delete the file and run the stage again") from error
+
+
+def read_json(path: Path) -> Any:
+    """One JSON document; DataError naming the file when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); delete the file and run the stage again") from error
+
+
+def finished(report: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of a stage that ended with these settings; None when it must run (again)."""
+    if not report.exists():
+        return None
+    try:
+        content = read_json(report)
+    except DataError:
+        return None
+    if not isinstance(content, dict) or content.get("settings") != settings:
+        return None
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex; DataError when it is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"{path} is missing; run the data stages in order: fetch, parallel, clean, dedup")

@@ -1,0 +1,159 @@
+"""Which document stands at which position of the stream: a pure function of (seed, position).
+
+Nothing is stored: the position is one integer, the same for every world size, micro-batch and number of
+workers, and any position is reached at once. Two steps, both reproducible bit for bit on every machine
+(64-bit integer arithmetic of our own; numpy's generators may change between versions):
+
+1. Positions come in blocks of 2**16. In each block every language has a fixed number of slots (its share,
+   rounded by largest remainders), scattered by a seeded permutation of the block. The slot gives the language;
+   the language's documents are counted through in the order of the stream.
+2. That running count gives `epoch, place = divmod(count, documents of the language)`, and a seeded permutation
+   of (language, epoch) turns the place into a document: no repeat within a pass over a language.
+
+The permutations are Feistel networks over an a x b grid, a * b just above n, walked along their cycle until
+inside (Black & Rogaway 2002, "Ciphers with arbitrary finite domains", methods 2 and 3). No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unibert.plan import smoothed_shares
+
+__all__ = ["BLOCK", "Draw", "Sampler", "hash64", "permute", "smoothed_shares"]
+
+BLOCK = 1 << 16
+"""Positions in a block; a language's share is exact to 1 / (2 * BLOCK)."""
+ROUNDS = 6
+MASK64 = (1 << 64) - 1
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_BLOCKS, _DOCUMENTS = 1, 2  # what a permutation is for, so that their keys differ
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What stands at n consecutive positions of the stream."""
+
+    language: np.ndarray
+    """int32 [n]: index of the language."""
+    sample: np.ndarray
+    """int64 [n]: index of the document within its language."""
+    epoch: np.ndarray
+    """int32 [n]: passes over the language that are complete before this one."""
+
+    def __len__(self) -> int:
+        return len(self.language)
+
+
+def hash64(*parts: int | np.ndarray) -> np.ndarray:
+    """A 64-bit hash of the parts, elementwise with broadcasting: SplitMix64's finaliser, chained.
+
+    Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        word = np.asarray(part & MASK64 if isinstance(part, int) else part).astype(np.uint64)
+        state = _finish((state ^ word) + GOLDEN)
+    return state
+
+
+def _finish(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def permute(place: np.ndarray, *, size: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Where each place goes in the permutation of range(size) that its key names.
+
+    Args:
+        place: int64 [n], each in range(size).
+        size: int64 [n], sizes at least 1.
+        key: uint64 [n], any value; places with equal (size, key) belong to one permutation.
+
+    Returns:
+        int64 [n], each in range(size); different places of one permutation go to different values.
+    """
+    # a x b is the smallest such grid, so the walk below is almost never needed: a * b - size < a.
+    a = np.ceil(np.sqrt(size)).astype(np.uint64)
+    b = (size.astype(np.uint64) + a - np.uint64(1)) // a
+    out = _feistel(place.astype(np.uint64), a=a, b=b, key=key)
+    outside = np.flatnonzero(out >= size.astype(np.uint64))
+    while outside.size:
+        out[outside] = _feistel(out[outside], a=a[outside], b=b[outside], key=key[outside])
+        outside = outside[out[outside] >= size[outside].astype(np.uint64)]
+    return out.astype(np.int64)
+
+
+def _feistel(x: np.ndarray, *, a: np.ndarray, b: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """A permutation of range(a * b): the two coordinates are shifted in turn by a hash of the other."""
+    left, right = x // b, x % b
+    for turn in range(0, ROUNDS, 2):
+        left = (left + hash64(key, turn, right) % a) % a
+        right = (right + hash64(key, turn + 1, left) % b) % b
+    return left * b + right
+
+
+class Sampler:
+    """The stream of documents of a run.
+
+    Args:
+        samples_per_language: documents of each language, [L], all at least 1.
+        shares: the languages' shares of the stream, [L], summing to 1. Each language gets at least one slot a block.
+        seed: of the order.
+    """
+
+    def __init__(self, *, samples_per_language: Sequence[int] | np.ndarray, shares: np.ndarray, seed: int) -> None:
+        self.samples_per_language = np.asarray(samples_per_language, dtype=np.int64)
+        assert self.samples_per_language.min() >= 1, "a language without documents"
+        self.seed = seed
+        self.quota = _quotas(np.asarray(shares, dtype=np.float64), total=BLOCK)
+        self._slots = np.repeat(np.arange(len(self.quota), dtype=np.int32), self.quota)
+        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def draw(self, start: int, stop: int) -> Draw:
+        """The documents at positions start .. stop-1, counted from 0. Memory and time do not depend on `start`."""
+        language = np.empty(stop - start, dtype=np.int32)
+        count = np.empty(stop - start, dtype=np.int64)
+        position = start
+        while position < stop:
+            block, first = divmod(position, BLOCK)
+            last = min(BLOCK, first + stop - position)
+            languages, ranks = self._layout(block)
+            here = slice(position - start, position - start + last - first)
+            language[here] = languages[first:last]
+            count[here] = block * self.quota[language[here]] + ranks[first:last]
+            position += last - first
+        size = self.samples_per_language[language]
+        epoch, place = np.divmod(count, size)
+        sample = permute(place, size=size, key=hash64(self.seed, _DOCUMENTS, language, epoch))
+        return Draw(language, sample, epoch.astype(np.int32))
+
+    def _layout(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Language of each slot of a block, and how many slots before it in the block have the same one."""
+        # The last block is kept, since draws are mostly consecutive: a local name, as two threads may draw.
+        kept = self._block
+        if kept is None or kept[0] != block:
+            everywhere = np.full(BLOCK, BLOCK, dtype=np.int64)
+            key = np.broadcast_to(hash64(self.seed, _BLOCKS, block), BLOCK)
+            languages = self._slots[permute(np.arange(BLOCK), size=everywhere, key=key)]
+            ranks = np.empty(BLOCK, dtype=np.int64)
+            first_of_language = np.cumsum(self.quota) - self.quota
+            ranks[np.argsort(languages, kind="stable")] = np.arange(BLOCK) - np.repeat(first_of_language, self.quota)
+            kept = self._block = (block, languages, ranks)
+        return kept[1], kept[2]
+
+
+def _quotas(shares: np.ndarray, *, total: int) -> np.ndarray:
+    """Whole numbers near shares * total that sum to total, by largest remainders, each at least 1."""
+    assert len(shares) <= total and abs(shares.sum() - 1) < 1e-9, "shares must sum to 1"
+    # One slot each first, so that a tiny language is not lost to rounding.
+    exact = np.maximum(shares * total - 1, 0)
+    exact *= (total - len(shares)) / exact.sum() if exact.sum() else 0
+    quota = np.floor(exact).astype(np.int64) + 1
+    by_remainder = np.argsort(-(exact - np.floor(exact)), kind="stable")
+    quota[by_remainder[: total - quota.sum()]] += 1
+    return quota

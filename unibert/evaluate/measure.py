@@ -1,0 +1,213 @@
+"""Measuring one model on what is the same for all: held-out batches, parallel messages and lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from unibert.config import Recipe
+from unibert.data.batches import Batch, heldout_batches
+from unibert.data.lines import say
+from unibert.data.shard_format import TokenizerFacts
+from unibert.data.shards import ShardSet
+from unibert.errors import DataError
+from unibert.evaluate.embed import Embedder
+from unibert.evaluate.heldout import Heldout, read_heldout
+from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
+from unibert.evaluate.probe import MINIMUM_LINES, ProbeScore, language_probe
+from unibert.evaluate.results import Baseline, MaskedScore, ModelResult
+from unibert.evaluate.retrieval import MINIMUM_MESSAGES, Pairs, RetrievalScore, retrieval, to_pairs
+from unibert.models.encoder import EMBEDDING_TABLES, Encoder, load_encoder
+
+VERSION = 1
+"""Goes up when the way of measuring changes, so that cached results are measured anew."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every model is measured on."""
+
+    languages: Sequence[str]
+    heldout: Heldout
+    pairs: Pairs
+    batches: Sequence[Batch]
+    shards: ShardSet
+    """The training shards: tokenizer and token frequencies."""
+    max_tokens: int
+    left_out: Mapping[str, str]
+    """What cannot be measured, and why."""
+
+    @property
+    def probe_languages(self) -> list[str]:
+        """Languages with enough held-out lines for the probe."""
+        return [code for code in self.languages if len(self.heldout.lines[code]) >= MINIMUM_LINES]
+
+
+def prepare(recipe: Recipe) -> Material:
+    """Read the held-out text and shards of a recipe.
+
+    Raises:
+        DataError: something is missing or damaged, or no language has enough messages.
+    """
+    folder, languages = recipe.data.folder, recipe.languages
+    shards = ShardSet.open(folder / "shards", languages=languages)
+    heldout_shards = ShardSet.open(folder / "shards_heldout", languages=languages)
+    heldout = read_heldout(folder, languages=languages)
+    pairs = to_pairs(heldout.messages, languages=languages)
+    few = {code: len(rows) for code, rows in pairs.items() if len(rows) < MINIMUM_MESSAGES}
+    left_out = {f"retrieval {code}": f"{count} messages, {MINIMUM_MESSAGES} needed" for code, count in few.items()}
+    for code in languages:
+        if (count := len(heldout.lines[code])) < MINIMUM_LINES:
+            left_out[f"probe {code}"] = f"{count} held-out lines, {MINIMUM_LINES} needed"
+    lines = recipe.data.heldout_lines_per_language
+    batches = list(heldout_batches(recipe, heldout_shards, lines_per_language=lines))
+    return Material(languages, heldout, pairs, batches, shards, recipe.data.max_sequence_tokens, left_out)
+
+
+def baseline(material: Material) -> Baseline:
+    """Unigram cross-entropies of the held-out targets, from the training shards."""
+    targets = targets_by_language(material.batches, num_languages=len(material.languages))
+    found = unigram_baseline(token_counts(material.shards), targets)
+    present = [i for i, ids in enumerate(targets) if ids.size]
+
+    def named(values: Sequence[float]) -> dict[str, float]:
+        return {material.languages[i]: float(values[i]) for i in present}
+
+    kinds = ("per_language", "overall", "backed_off")
+    return Baseline(
+        strongest=found.strongest()[0],
+        kinds={kind: named(getattr(found, kind)) for kind in kinds},
+        accuracy=named(found.accuracy),
+    )
+
+
+def check_tokenizer(name: str, folder: Path, shards: ShardSet) -> None:
+    """Refuse a model that reads other ids than the shards hold.
+
+    Raises:
+        DataError: no tokenizer, or another than the shards'.
+    """
+    facts = TokenizerFacts.read(folder)
+    if facts.fingerprint != shards.tokenizer_fingerprint:
+        raise DataError(
+            f"{name}: the tokenizer in {folder} ({facts.vocabulary_size} pieces) is not the one of the shards "
+            f"({shards.folder}, {shards.vocabulary_size} pieces), so its numbers would not compare: evaluate a model "
+            f"trained on these shards, trim this one to their vocabulary, or name the recipe it was trained with"
+        )
+
+
+def key_of(folder: Path, material: Material, *, dtype: str) -> str:
+    """SHA-256 of all that the numbers depend on: weights, tokenizer, held-out and training text, settings."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    facts = [VERSION, dtype, list(material.languages), material.max_tokens, len(material.batches)]
+    facts += [material.heldout.fingerprint, material.shards.fingerprint]
+    digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()
+
+
+def measure(name: str, folder: Path, material: Material, *, key: str, dtype: str, device: torch.device) -> ModelResult:
+    """All numbers of one model.
+
+    Args:
+        name: what the model is called in the report.
+        folder: Hugging Face folder.
+        material: what it is measured on.
+        key: of `key_of`.
+        dtype: "fp32" or "bf16".
+        device: where it runs.
+    """
+    began = time.monotonic()
+    encoder, has_head = load_encoder(folder)
+    encoder.to(device, torch.bfloat16 if dtype == "bf16" else torch.float32).eval().requires_grad_(False)
+    masked = _masked(name, encoder, material, device=device) if has_head else {}
+    scores, probes = _embeddings(name, encoder, folder, material, device=device)
+    sizes = {weight: parameter.numel() for weight, parameter in encoder.named_parameters()}
+    tables = sum(size for weight, size in sizes.items() if any(table in weight for table in EMBEDDING_TABLES))
+    return ModelResult(
+        name=name,
+        folder=str(folder),
+        key=key,
+        dtype=dtype,
+        parameters=sum(sizes.values()),
+        parameters_without_embeddings=sum(sizes.values()) - tables,
+        layers=encoder.num_layers,
+        hidden_size=encoder.hidden_size,
+        masked=masked,
+        retrieval=scores,
+        probe=probes,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def masked_forward(encoder: Encoder) -> Callable[[Batch], Tensor]:
+    """The encoder as `heldout_masked` calls it: a batch to its masked logits [M, V]."""
+
+    def forward(batch: Batch) -> Tensor:
+        out = encoder(batch.input_ids, batch.position_ids, batch.attention_mask(), batch.target_positions)
+        assert out.masked_logits is not None
+        return out.masked_logits
+
+    return forward
+
+
+def _masked(name: str, encoder: Encoder, material: Material, *, device: torch.device) -> dict[str, MaskedScore]:
+    with _progress(f"{name}: masked prediction", total=len(material.batches)) as advance:
+
+        def counted() -> Iterator[Batch]:
+            for batch in material.batches:
+                yield batch
+                advance(1)
+
+        sums = heldout_masked(
+            masked_forward(encoder), counted(), num_languages=len(material.languages), device=device
+        )
+    nats, accuracy, count = sums.cross_entropy().tolist(), sums.accuracy().tolist(), sums.count.tolist()
+    return {
+        code: MaskedScore(cross_entropy=nats[i], accuracy=accuracy[i], targets=int(count[i]))
+        for i, code in enumerate(material.languages)
+        if count[i]
+    }
+
+
+def _embeddings(
+    name: str, encoder: Encoder, folder: Path, material: Material, *, device: torch.device
+) -> tuple[dict[str, RetrievalScore], dict[str, ProbeScore]]:
+    """Retrieval scores per language, and the probe on each feature."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    texts = [text for code in material.probe_languages for text in material.heldout.lines[code]]
+    labels = [code for code in material.probe_languages for _ in material.heldout.lines[code]]
+    messages = {text for rows in material.pairs.values() for pair in rows for text in pair}
+    with _progress(f"{name}: sentence features", total=len(messages) + len(texts)) as advance:
+        embedder = Embedder(encoder, tokenizer, max_tokens=material.max_tokens, device=device, progress=advance)
+        scores = retrieval(embedder.mean, material.pairs)
+        features = embedder.features(texts)
+    with _progress(f"{name}: language probe", total=2) as advance:
+        probes: dict[str, ProbeScore] = {}
+        for kind, features_NH in (("mean", features.mean), ("first", features.first)):
+            probes[kind] = language_probe(features_NH, texts=texts, languages=labels)
+            advance(1)
+    return scores, probes
+
+
+@contextmanager
+def _progress(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; in any case a line when done, with the time it took."""
+    began = time.monotonic()
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(f"evaluate: {what}", total=total)
+        yield lambda done: bar.advance(task, done)
+    say(f"evaluate: {what}: {time.monotonic() - began:.1f} s")

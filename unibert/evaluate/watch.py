@@ -1,0 +1,65 @@
+"""The look that a running training takes at held-out text: masked prediction and a little retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from unibert.config import Recipe
+from unibert.data.batches import Batch, heldout_batches
+from unibert.data.shards import ShardSet
+from unibert.evaluate.embed import Embedder
+from unibert.evaluate.heldout import read_parallel
+from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
+from unibert.evaluate.retrieval import quick_pairs, quick_retrieval, to_pairs
+from unibert.models.encoder import EncoderOutput
+
+LINES_PER_LANGUAGE = 12
+
+
+class HeldoutWatch:
+    """Prepares the held-out sample once; `look` measures an encoder on it. The unigram baseline is a constant."""
+
+    def __init__(self, recipe: Recipe, *, shards: ShardSet, device: torch.device) -> None:
+        heldout = ShardSet.open(recipe.data.folder / "shards_heldout", languages=recipe.languages)
+        self.batches = list(heldout_batches(recipe, heldout, lines_per_language=LINES_PER_LANGUAGE))
+        self.languages = len(recipe.languages)
+        self.device = device
+        self.tokenizer = AutoTokenizer.from_pretrained(recipe.data.folder / "tokenizer", local_files_only=True)
+        self.width = recipe.data.max_sequence_tokens
+        targets = targets_by_language(self.batches, num_languages=self.languages)
+        _, values = unigram_baseline(token_counts(shards), targets).strongest()
+        self.unigram = float(torch.as_tensor(values).nanmean())
+        others = [code for code in recipe.languages if code != "en"]
+        self.pairs = {}
+        if others and "en" in recipe.languages:
+            messages = read_parallel(recipe.data.folder, languages=recipe.languages)
+            self.pairs = quick_pairs(to_pairs(messages, languages=others), languages=8, messages=48)
+
+    @torch.no_grad()
+    def look(self, encode: Callable[..., EncoderOutput], *, rank: int, world: int) -> dict[str, float]:
+        """Tag -> value, equal on every rank. Every rank calls it, with dropout off."""
+
+        def logits(batch: Batch) -> Tensor:
+            out = encode(batch.input_ids, batch.position_ids, batch.attention_mask(), batch.target_positions)
+            assert out.masked_logits is not None
+            return out.masked_logits
+
+        sums = heldout_masked(
+            logits, self.batches, num_languages=self.languages, device=self.device, rank=rank, world=world
+        )
+        if world > 1:
+            torch.distributed.all_reduce(sums.table)
+        cross_entropy, accuracy = sums.macro()
+        found = {
+            "eval/masked_cross_entropy": cross_entropy,
+            "eval/masked_accuracy": accuracy,
+            "eval/unigram_cross_entropy": self.unigram,
+        }
+        if self.pairs:
+            embedder = Embedder(encode, self.tokenizer, max_tokens=self.width, device=self.device)
+            found["eval/retrieval_top1"] = quick_retrieval(embedder.mean, self.pairs)
+        return found

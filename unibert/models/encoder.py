@@ -1,0 +1,227 @@
+"""The encoder: a Hugging Face masked-LM model that reads packed rows and answers only where it is asked.
+
+Legend of shapes: R rows, S width of a row, T = R*S, H hidden size, M masked targets, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from unibert.config import Recipe
+from unibert.errors import ConfigError, DataError
+from unibert.models.folders import newest_export
+from unibert.models.heads import masked_lm_head, seeded, start_head
+
+log = logging.getLogger(__name__)
+
+EMBEDDING_TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+
+
+class EncoderOutput(NamedTuple):
+    """What one forward gives, in the dtype of the module (cast to fp32 before a loss).
+
+    A tuple, because DeepSpeed hooks the tensors of tuples, lists and dicts only; of another kind of object
+    it would miss the start of the backward pass, in silence.
+    """
+
+    last_hidden: Tensor
+    """[R, S, H] last hidden states; padding holds finite values without meaning."""
+    masked_logits: Tensor | None = None
+    """[M, V] logits at the target positions, in their order; None when no positions were given."""
+
+
+class Encoder(nn.Module):
+    """A Hugging Face `*ForMaskedLM` over packed rows; `hf` is the model itself, for saving.
+
+    Every parameter is used through the forward of its own module, so that ZeRO-3's hooks gather it.
+    """
+
+    def __init__(self, hf: PreTrainedModel) -> None:
+        super().__init__()
+        hf.set_attn_implementation("sdpa")
+        self.hf = hf
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor,
+        target_positions: Tensor | None = None,
+    ) -> EncoderOutput:
+        """Encode packed rows.
+
+        Args:
+            input_ids: int64 [R, S].
+            position_ids: int64 [R, S], starting again at 0 in each document.
+            attention_mask: bool [R, 1, S, S], true where a token may look.
+            target_positions: int64 [M], indices into the flattened R*S; the head runs on these alone.
+        """
+        # A softmax over nothing is NaN: every token, padding too, sees at least itself.
+        itself = torch.eye(input_ids.shape[1], dtype=torch.bool, device=attention_mask.device)
+        body = self.hf.base_model
+        moves = any(parameter.requires_grad for parameter in body.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and moves):
+            hidden_RSH = body(
+                input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask | itself
+            ).last_hidden_state
+        if target_positions is None:
+            return EncoderOutput(hidden_RSH)
+        hidden_MH = hidden_RSH.flatten(0, 1).index_select(0, target_positions)
+        return EncoderOutput(hidden_RSH, masked_lm_head(self.hf)(hidden_MH))
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.hf.config.hidden_size
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.hf.config.vocab_size
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers."""
+        return self.hf.config.num_hidden_layers
+
+
+def load_encoder(folder: Path, *, dropout: float = 0.0, attention_dropout: float = 0.0) -> tuple[Encoder, bool]:
+    """Read a Hugging Face folder in fp32: (encoder, whether the folder brought a masked-LM head).
+
+    A missing head is left as Hugging Face starts it.
+
+    Raises:
+        DataError: the folder is damaged, or lacks weights other than the head's.
+    """
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # its table of missing weights is judged below instead
+    try:
+        hf, info = AutoModelForMaskedLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            output_loading_info=True,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=attention_dropout,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{folder}: cannot be read as a masked-LM encoder: {error}") from error
+    finally:
+        hf_logging.set_verbosity(level)
+    prefix = f"{hf.base_model_prefix}."
+    lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix))
+    if lost:
+        raise DataError(f"{folder}: {len(lost)} weights are missing, the first is {lost[0]}; write the folder again")
+    return Encoder(hf), not info["missing_keys"]
+
+
+def build_student(recipe: Recipe) -> Encoder:
+    """The student of a recipe in fp32: started, cut to its layers, with what must not move frozen.
+
+    The same recipe and seed give the same weights. The mode is train.
+
+    Raises:
+        ConfigError: layers that the source does not have.
+        DataError: the source or the tokenizer is missing.
+    """
+    student = recipe.student
+    with seeded(recipe.train.seed, purpose="student"):
+        if student.start == "random":
+            encoder = Encoder(AutoModelForMaskedLM.from_config(_random_config(recipe), attn_implementation="sdpa"))
+        else:
+            source = source_folder(recipe)
+            encoder, has_head = load_encoder(
+                source, dropout=student.dropout, attention_dropout=student.attention_dropout
+            )
+            if not has_head:
+                log.warning("%s has no masked-LM head: the student begins with a new one", source)
+                start_head(encoder.hf)
+            if student.teacher_layers is not None:
+                keep_layers(encoder, student.teacher_layers)
+    freeze(encoder, trainable=student.trainable)
+    return encoder.train()
+
+
+def source_folder(recipe: Recipe) -> Path:
+    """The Hugging Face folder a student with start = "teacher" copies from."""
+    if recipe.student.start_from is not None:
+        return newest_export(recipe.student.start_from)
+    assert recipe.teacher is not None, "the recipe's own check demands a teacher here"
+    return newest_export(recipe.teacher.path or recipe.teacher.trimmed)
+
+
+def keep_layers(encoder: Encoder, layers: tuple[int, ...]) -> None:
+    """Keep these layers, in this order, in place.
+
+    Raises:
+        ConfigError: a layer number that is out of range or named twice.
+    """
+    stack = encoder.hf.base_model.encoder
+    wrong = [layer for layer in layers if not 0 <= layer < len(stack.layer)]
+    if wrong or len(set(layers)) != len(layers) or not layers:
+        raise ConfigError(
+            f"student.teacher_layers = {list(layers)}: name each of the source's layers 0..{len(stack.layer) - 1} "
+            "at most once"
+        )
+    stack.layer = nn.ModuleList([stack.layer[layer] for layer in layers])
+    for index, layer in enumerate(stack.layer):
+        layer.attention.self.layer_idx = index
+    encoder.hf.config.num_hidden_layers = len(layers)
+
+
+def freeze(encoder: Encoder, *, trainable: str) -> None:
+    """Set requires_grad: `all`, `all_but_embeddings` (the tables, and so the tied decoder) or `head`.
+
+    The decoder's weight is the word embedding: it is frozen with the table, while its bias moves with the head.
+    """
+    body = encoder.hf.base_model
+    encoder.requires_grad_(True)
+    if trainable == "all_but_embeddings":
+        for name in EMBEDDING_TABLES:
+            getattr(body.embeddings, name).requires_grad_(False)
+    elif trainable == "head":
+        body.requires_grad_(False)
+    assert trainable in ("all", "all_but_embeddings", "head"), trainable
+
+
+def _random_config(recipe: Recipe) -> BertConfig:
+    folder = recipe.data.folder / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        raise DataError(f"{folder}: no tokenizer.json, and a random student takes its vocabulary from it")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    student = recipe.student
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=student.hidden_size,
+        num_hidden_layers=student.num_layers,
+        num_attention_heads=student.num_heads,
+        intermediate_size=student.intermediate_size,
+        max_position_embeddings=max(512, recipe.data.max_sequence_tokens),
+        hidden_dropout_prob=student.dropout,
+        attention_probs_dropout_prob=student.attention_dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        architectures=["BertForMaskedLM"],
+    )
+
+
+def student_config(recipe: Recipe) -> BertConfig:
+    """The Hugging Face configuration of `build_student(recipe)`, without reading any weight."""
+    student = recipe.student
+    if student.start == "random":
+        return _random_config(recipe)
+    config = AutoConfig.from_pretrained(source_folder(recipe), local_files_only=True)
+    config.hidden_dropout_prob = student.dropout
+    config.attention_probs_dropout_prob = student.attention_dropout
+    config.num_hidden_layers = len(student.teacher_layers or range(config.num_hidden_layers))
+    config.architectures = ["BertForMaskedLM"]
+    return config

@@ -1,0 +1,68 @@
+"""Where models lie: Hugging Face folders, written whole or not at all, and run folders whose newest export is meant."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from unibert.errors import DataError
+
+STEP = re.compile(r"step_(\d+)")
+
+
+def newest_export(path: Path) -> Path:
+    """The Hugging Face folder that a path means: itself, or the export of the latest step of a run folder.
+
+    Raises:
+        DataError: neither a Hugging Face folder nor a run folder with an export.
+    """
+    if (path / "config.json").is_file():
+        return path
+    exports = [folder for folder in (path / "hf").glob("step_*") if (folder / "config.json").is_file()]
+    steps = {int(match[1]): folder for folder in exports if (match := STEP.fullmatch(folder.name))}
+    if not steps:
+        raise DataError(
+            f"{path}: no model here. A Hugging Face folder has a config.json, "
+            f"a run folder has exports in hf/step_*: train that run first, or name another folder"
+        )
+    return steps[max(steps)]
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends without an error, and vanishes otherwise."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def save_hf(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model's configuration and weights, without a progress bar, readable as the folder's own rights say."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)  # safetensors leaves its files to their owner alone

@@ -1,0 +1,141 @@
+"""Trimming a teacher's embeddings to the tokenizer of a recipe, with a masked-LM head on top.
+
+Legend of shapes: V trimmed vocabulary, L languages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel
+
+from unibert.config import Recipe
+from unibert.data.lines import file_sha256, finished, say, write_json
+from unibert.data.sampler import smoothed_shares
+from unibert.data.shards import ShardSet
+from unibert.errors import ConfigError, DataError
+from unibert.models.encoder import load_encoder
+from unibert.models.folders import newest_export, replaced_folder, save_hf
+from unibert.models.heads import masked_lm_head, seeded, start_head
+
+TRIM_FILE = "trim.json"
+
+
+def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
+    """Write teacher.trimmed: teacher.original with the rows of <data.folder>/tokenizer alone, as a masked-LM model.
+
+    A head that the teacher lacks is started new, with the text's log token frequencies as output bias.
+
+    Raises:
+        ConfigError: no [teacher].
+        DataError: the teacher or the tokenizer is missing, or they do not belong together.
+    """
+    if recipe.teacher is None:
+        raise ConfigError("the recipe has no [teacher] to trim")
+    original, trimmed = newest_export(recipe.teacher.original), recipe.teacher.trimmed
+    tokenizer = recipe.data.folder / "tokenizer"
+    kept_V = read_kept_ids(tokenizer)
+    shards = _shards(recipe)
+    settings = {
+        "original": original.name,
+        "weights": _weights_facts(original),
+        "kept_ids": file_sha256(tokenizer / "kept_ids.npy"),
+        "shards": shards.fingerprint if shards else None,
+        "seed": recipe.train.seed,
+    }
+    found = finished(trimmed / TRIM_FILE, settings)
+    if found is not None and not force:
+        say(f"teacher: {trimmed} is trimmed already")
+        return found
+    encoder, has_head = load_encoder(original)
+    trim_embeddings(encoder.hf, kept_V)
+    if not has_head:
+        with seeded(recipe.train.seed, purpose="head"):
+            bias_V = log_frequencies(recipe, shards=shards) if shards else None
+            start_head(encoder.hf, bias_V=bias_V)
+    with replaced_folder(trimmed) as new:
+        copy_tokenizer(tokenizer, into=new, hf=encoder.hf)
+        save_hf(encoder.hf, new)
+        facts = {
+            "settings": settings,
+            "pieces": len(kept_V),
+            "pieces_before": encoder.hf.config.original_vocab_size,
+            "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+            "new_head": not has_head,
+        }
+        write_json(new / TRIM_FILE, facts)
+    say(f"teacher: {facts['pieces']:,} of {facts['pieces_before']:,} pieces kept in {trimmed}")
+    return facts
+
+
+def read_kept_ids(tokenizer: Path) -> np.ndarray:
+    """kept_ids.npy of a trimmed tokenizer, int64 [V]: the id each piece had before."""
+    path = tokenizer / "kept_ids.npy"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: make the tokenizer first (unibert data tokenize RECIPE)")
+    try:
+        kept_V = np.load(path).astype(np.int64)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: damaged ({error}); make the tokenizer again with --force") from error
+    if kept_V.ndim != 1 or len(np.unique(kept_V)) != len(kept_V):
+        raise DataError(f"{path}: not a list of different ids; make the tokenizer again with --force")
+    return kept_V
+
+
+def trim_embeddings(hf: PreTrainedModel, kept_V: np.ndarray) -> None:
+    """Keep these rows of the word embeddings, and of the output bias, in this order, in place."""
+    rows = hf.get_input_embeddings().weight
+    if kept_V.min() < 0 or kept_V.max() >= len(rows):
+        raise DataError(f"the trimmed tokenizer keeps id {kept_V.max()}, the teacher has {len(rows)} rows: not a pair")
+    kept = torch.from_numpy(kept_V)
+    bias_V = masked_lm_head(hf).predictions.bias.detach()[kept].clone()
+    rows_VH = rows.detach()[kept].clone()
+    hf.config.original_vocab_size = len(rows)
+    hf.resize_token_embeddings(len(kept_V), mean_resizing=False)
+    with torch.no_grad():
+        hf.get_input_embeddings().weight.copy_(rows_VH)
+        predictions = masked_lm_head(hf).predictions
+        predictions.bias = torch.nn.Parameter(bias_V)
+    hf.tie_weights()
+
+
+def copy_tokenizer(tokenizer: Path, *, into: Path, hf: PreTrainedModel) -> None:
+    """Save the tokenizer beside a model and set the model's special ids to the tokenizer's."""
+    loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    if len(loaded) != hf.config.vocab_size:
+        raise DataError(f"{tokenizer}: {len(loaded)} pieces, but the model has {hf.config.vocab_size} rows: not a pair")
+    loaded.save_pretrained(into)
+    hf.config.pad_token_id = loaded.pad_token_id
+    hf.config.bos_token_id = loaded.bos_token_id
+    hf.config.eos_token_id = loaded.eos_token_id
+    hf.get_input_embeddings().padding_idx = loaded.pad_token_id
+
+
+def log_frequencies(recipe: Recipe, *, shards: ShardSet) -> Tensor:
+    """Log probability of each token as the run will meet it, fp32 [V].
+
+    log sum_l share_l (n_lv + 1/V) / (n_l + 1), over languages l with their smoothed shares; special tokens count 0.
+    """
+    size = shards.vocabulary_size
+    shares_L = smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent)
+    mixed_V = np.zeros(size)
+    for language, share in enumerate(shares_L):
+        counts_V = np.bincount(shards.tokens(language), minlength=size).astype(np.float64)
+        counts_V[list(shards.special.all())] = 0
+        mixed_V += share * (counts_V + 1 / size) / (counts_V.sum() + 1)
+    return torch.from_numpy(np.log(mixed_V)).float()
+
+
+def _shards(recipe: Recipe) -> ShardSet | None:
+    folder = recipe.data.folder / "shards"
+    return ShardSet.open(folder, languages=recipe.languages) if (folder / "manifest.json").is_file() else None
+
+
+def _weights_facts(folder: Path) -> dict[str, list[int]]:
+    """Size and time of the weight files: enough to see that another teacher took the folder's place."""
+    stats = {path.name: path.stat() for path in sorted(folder.glob("*.safetensors"))}
+    return {name: [stat.st_size, int(stat.st_mtime)] for name, stat in stats.items()}

@@ -1,0 +1,92 @@
+"""What an objective is: it says what it needs and how many targets a batch holds, and gives a sum.
+
+Sums and counts, never means: the trainer divides by the count of the whole optimizer step over all
+ranks, so that accumulation, ranks and uneven masks change nothing.
+
+Shapes: R rows, S width, D documents, M masked targets, H hidden, V vocabulary, L languages.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from torch import Tensor
+
+from unibert.data.batches import Batch
+from unibert.models.discriminator import sentence_features
+from unibert.models.encoder import EncoderOutput
+from unibert.schema import Ramp, Table
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What student and teacher have to compute: any of `last_hidden`, `masked_logits`."""
+
+    student: frozenset[str] = frozenset()
+    teacher: frozenset[str] = frozenset()
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(self.student | other.student, self.teacher | other.teacher)
+
+
+@dataclass
+class MicroStep:
+    """One micro-batch of one rank, and what the models said of it.
+
+    `discriminate` is the discriminator's forward [D, H] -> [D, L]: its engine's while it learns itself,
+    its frozen module's while the student learns from it.
+    """
+
+    batch: Batch
+    student: EncoderOutput
+    teacher: EncoderOutput | None
+    feature: str
+    discriminate: Callable[[Tensor], Tensor] | None = None
+
+    @cached_property
+    def features_DH(self) -> Tensor:
+        """The student's sentence features in fp32, with gradient."""
+        return sentence_features(self.student.last_hidden, self.batch, kind=self.feature).float()
+
+
+@dataclass(frozen=True)
+class Term:
+    """An objective's sum over a micro-batch, and what else is worth seeing.
+
+    Attributes:
+        total: scalar fp32 with gradient, the sum over the targets.
+        observed: name -> (sum, count), metrics without gradient.
+        per_target: [M] the loss of each masked target, without gradient, for the losses per language.
+    """
+
+    total: Tensor
+    observed: Mapping[str, tuple[Tensor, float]] = field(default_factory=dict)
+    per_target: Tensor | None = None
+
+
+class Objective(ABC):
+    """One loss. Its class names the recipe's table, the TensorBoard tag, the player and the needs."""
+
+    name: ClassVar[str]
+    player: ClassVar[str]
+    needs: ClassVar[Needs]
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    @property
+    def weight(self) -> float | Ramp:
+        """Weight of the term, constant or over the run."""
+        return self.table.weight  # type: ignore[attr-defined]
+
+    @abstractmethod
+    def count(self, batch: Batch) -> int:
+        """Number of targets in a batch; known before any forward."""
+
+    @abstractmethod
+    def term(self, at: MicroStep) -> Term:
+        """The sum over the targets of a micro-batch."""

@@ -1,0 +1,43 @@
+"""What the student gets from the adversary, through the frozen discriminator."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+
+from unibert.data.batches import Batch
+from unibert.objectives.base import MicroStep, Needs, Objective, Term
+from unibert.schema import LanguageConfusion as LanguageConfusionTable
+from unibert.schema import Table
+
+
+class LanguageConfusion(Objective):
+    """Makes the language hard to read from the sentence feature.
+
+    Formula, with p = softmax(D(z)) and D frozen, summed over documents and divided by their number:
+    `uniform`: KL(p || 1/L) = log L + sum_l p_l log p_l, between 0 and log L (our default; the paper's form
+    is not public). `reversal`: log p_language, minus the cross-entropy, whose gradient is that of a gradient
+    reversal layer with this weight (Ganin et al. 2016); unbounded below.
+    Shapes: z [D, H]. Needs: the student's last hidden state. Tag: loss/language_confusion.
+    """
+
+    name = "language_confusion"
+    player = "student"
+    needs = Needs(student=frozenset({"last_hidden"}))
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        assert isinstance(table, LanguageConfusionTable)
+        self.form = table.form
+
+    def count(self, batch: Batch) -> int:
+        return batch.documents
+
+    def term(self, at: MicroStep) -> Term:
+        assert at.discriminate is not None
+        log_p_DL = F.log_softmax(at.discriminate(at.features_DH).float(), dim=-1)
+        if self.form == "reversal":
+            return Term(total=-F.nll_loss(log_p_DL, at.batch.language, reduction="sum"))
+        confused_D = math.log(log_p_DL.shape[-1]) + (log_p_DL.exp() * log_p_DL).sum(dim=-1)
+        return Term(total=confused_D.sum())

@@ -1,0 +1,34 @@
+"""The discriminator's own loss: which language is this sentence in? (Ganin et al. 2016, arXiv 1505.07818)"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from unibert.data.batches import Batch
+from unibert.objectives.base import MicroStep, Needs, Objective, Term
+
+
+class LanguageGuess(Objective):
+    """Cross-entropy of the language from detached sentence features: it moves the discriminator alone.
+
+    Formula: sum over documents d of -log softmax(D(stopgrad z_d))[language_d]; nats; divided by the number
+    of documents in the discriminator's window.
+    Shapes: z [D, H], D(z) [D, L]. Needs: the student's last hidden state.
+    Tags: loss/language_guess, adversary/accuracy.
+    """
+
+    name = "language_guess"
+    player = "discriminator"
+    needs = Needs(student=frozenset({"last_hidden"}))
+
+    def count(self, batch: Batch) -> int:
+        return batch.documents
+
+    def term(self, at: MicroStep) -> Term:
+        assert at.discriminate is not None
+        logits_DL = at.discriminate(at.features_DH.detach()).float()
+        right = (logits_DL.detach().argmax(dim=-1) == at.batch.language).sum()
+        return Term(
+            total=F.cross_entropy(logits_DL, at.batch.language, reduction="sum"),
+            observed={"adversary/accuracy": (right, float(self.count(at.batch)))},
+        )

@@ -1,0 +1,199 @@
+"""What a run would be, before anything heavy is imported: batch arithmetic, tokens, memory per rank, language shares.
+
+Pure: reads the recipe, the shards' manifest and models' config.json where they exist; no torch, well under a second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from unibert.errors import DataError
+from unibert.plan.batch import accumulation_steps, smoothed_shares
+from unibert.plan.memory import Dimensions, Engine, engines_of, student_dimensions
+from unibert.schema import Recipe
+
+__all__ = ["Dimensions", "Engine", "LanguagePlan", "Plan", "accumulation_steps", "make_plan", "smoothed_shares"]
+
+GIB = 1 << 30
+MANY_EPOCHS = 20
+"""A language repeated more often than this is worth a warning."""
+MUCH_PADDING = 0.15
+
+
+@dataclass(frozen=True)
+class LanguagePlan:
+    """One language's part of the run."""
+
+    code: str
+    samples: int
+    tokens: int
+    share: float
+    epochs: float
+    """How often each of its documents is seen."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in numbers."""
+
+    name: str
+    world: int
+    micro: int
+    accumulation: int
+    global_batch: int
+    steps: int
+    sequences: int
+    tokens: int | None
+    """Expected, special tokens included; None before there are shards."""
+    targets: int | None
+    """Expected masked positions."""
+    padding_fraction: float | None
+    """Expected, of a packed micro-batch."""
+    engines: tuple[Engine, ...]
+    languages: tuple[LanguagePlan, ...]
+    """Empty before there are shards."""
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For plan.json."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """For the console."""
+        return "\n".join([*self._batch_lines(), "", *self._engine_lines(), "", *self._language_lines(), *self._notes()])
+
+    def _batch_lines(self) -> list[str]:
+        size = "" if self.tokens is None else f", about {self.tokens:,} tokens, {self.targets:,} of them masked"
+        ranks = f"{self.world} rank{'s' if self.world > 1 else ''}"
+        lines = [
+            f"run      {self.name} on {ranks}",
+            f"batch    {self.global_batch} documents = {self.micro} in a micro-batch x {ranks} x "
+            f"{self.accumulation} accumulated",
+            f"length   {self.steps:,} steps = {self.sequences:,} documents{size}",
+        ]
+        if self.padding_fraction is not None:
+            lines.append(f"packing  about {self.padding_fraction:.0%} of a micro-batch is padding")
+        return lines
+
+    def _engine_lines(self) -> list[str]:
+        head = ("player", "parameters", "moving", "ZeRO", "precision", "weights", "gradients", "optimizer", "total")
+        rows = [
+            (engine.name, f"{engine.parameters:,}", f"{engine.moving:,}", str(engine.zero_stage or 0))
+            + (engine.precision, *(f"{size / GIB:.3f}" for size in (engine.weights_bytes, engine.gradients_bytes)))
+            + (f"{engine.optimizer_bytes / GIB:.3f}", f"{engine.total_bytes / GIB:.3f}")
+            for engine in self.engines
+        ]
+        total = sum(engine.total_bytes for engine in self.engines) / GIB
+        return ["memory of one rank in GiB, without activations", *_columns([head, *rows]), f"  together {total:.3f}"]
+
+    def _language_lines(self) -> list[str]:
+        if not self.languages:
+            return ["languages: shares are known once there are shards (unibert data tokenize RECIPE)"]
+        head = ("language", "documents", "tokens", "share %", "epochs")
+        rows = [
+            (item.code, f"{item.samples:,}", f"{item.tokens:,}", f"{100 * item.share:.3f}", f"{item.epochs:.2f}")
+            for item in self.languages
+        ]
+        return [f"{len(rows)} languages", *_columns([head, *rows])]
+
+    def _notes(self) -> list[str]:
+        return ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as aligned text, the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+
+    return [f"  {line(row)}" for row in rows]
+
+
+def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] | None = None) -> Plan:
+    """The plan of a run.
+
+    Args:
+        recipe: of the run.
+        world: ranks.
+        student_engine: the student's DeepSpeed file as a dictionary (ZeRO stage, precision, offload); ZeRO-0 in
+            fp32 when None.
+
+    Raises:
+        ConfigError: the batch does not divide.
+        DataError: the shards' manifest is damaged, or lacks a language of the recipe.
+    """
+    accumulation = accumulation_steps(recipe, world=world)
+    train = recipe.train
+    sequences = train.steps * train.global_batch_sequences
+    manifest = _manifest(recipe)
+    languages = _languages(recipe, manifest, sequences) if manifest else ()
+    mean_length = sum(item.share * item.tokens / item.samples for item in languages)
+    half_row = recipe.data.max_sequence_tokens / 2  # what packing leaves over of the last row, on average
+    dimensions, guess = student_dimensions(recipe, manifest)
+    engines = engines_of(recipe, world=world, student=dimensions, tree=student_engine or {})
+    padding = half_row / (train.micro_batch_sequences * mean_length + half_row) if languages else None
+    notes = [*guess, *_warnings(languages, train.global_batch_sequences, padding)]
+    return Plan(
+        name=recipe.name,
+        world=world,
+        micro=train.micro_batch_sequences,
+        accumulation=accumulation,
+        global_batch=train.global_batch_sequences,
+        steps=train.steps,
+        sequences=sequences,
+        tokens=round(sequences * mean_length) if languages else None,
+        targets=round(sequences * (mean_length - 2) * recipe.masking.fraction) if languages else None,
+        padding_fraction=padding,
+        engines=engines,
+        languages=languages,
+        notes=tuple(notes),
+    )
+
+
+def _manifest(recipe: Recipe) -> dict[str, Any] | None:
+    path = recipe.data.folder / "shards" / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); run: unibert data tokenize RECIPE --force") from None
+
+
+def _languages(recipe: Recipe, manifest: Mapping[str, Any], sequences: int) -> tuple[LanguagePlan, ...]:
+    entries = manifest["languages"]
+    lost = [code for code in recipe.languages if not entries.get(code, {}).get("samples")]
+    if lost:
+        raise DataError(
+            f"{recipe.data.folder / 'shards'}: no text of {', '.join(lost)}: take it out of the recipe's languages, "
+            "or get its text and run: unibert data tokenize RECIPE --force"
+        )
+    tokens = np.array([entries[code]["tokens"] for code in recipe.languages])
+    shares = smoothed_shares(tokens, recipe.data.smoothing_exponent)
+    return tuple(
+        LanguagePlan(code, samples, entries[code]["tokens"], float(share), float(sequences * share / samples))
+        for code, share in zip(recipe.languages, shares, strict=True)
+        for samples in [entries[code]["samples"]]
+    )
+
+
+def _warnings(languages: tuple[LanguagePlan, ...], batch: int, padding: float | None) -> list[str]:
+    notes = []
+    repeated = [f"{item.code} {item.epochs:.0f}x" for item in languages if item.epochs > MANY_EPOCHS]
+    if repeated:
+        notes.append(
+            f"repeated more than {MANY_EPOCHS} times: {', '.join(repeated)}; get more text, or raise "
+            "data.smoothing_exponent"
+        )
+    small = [item.code for item in languages if item.samples < batch]
+    if small:
+        notes.append(f"fewer documents than one global batch ({batch}): {', '.join(small)}")
+    if padding is not None and padding > MUCH_PADDING:
+        notes.append(f"about {padding:.0%} of each micro-batch is padding: raise train.micro_batch_sequences")
+    return notes

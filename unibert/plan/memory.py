@@ -1,0 +1,161 @@
+"""Sizes of the models and bytes of each player on one rank, by ZeRO stage and precision."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unibert.errors import DataError
+from unibert.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes of a BERT encoder with a masked-LM head whose decoder is tied to the word embeddings."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    vocabulary: int
+    positions: int = 512
+    types: int = 2
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of the three embedding tables."""
+        return (self.vocabulary + self.positions + self.types) * self.hidden
+
+    @property
+    def head(self) -> int:
+        """Parameters of the masked-LM head without the tied decoder: dense, LayerNorm, bias."""
+        return self.hidden * self.hidden + 3 * self.hidden + self.vocabulary
+
+    @property
+    def total(self) -> int:
+        """All parameters: 4 H^2 + 2 H F + F + 9 H in a layer, the tables with their LayerNorm, and the head."""
+        hidden, inner = self.hidden, self.intermediate
+        layer = 4 * hidden * hidden + 2 * hidden * inner + inner + 9 * hidden
+        return self.embeddings + 2 * hidden + self.layers * layer + self.head
+
+    def moving(self, trainable: str) -> int:
+        """Parameters with a gradient, by `student.trainable`."""
+        return {"all": self.total, "all_but_embeddings": self.total - self.embeddings, "head": self.head}[trainable]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Bytes of one player on one rank. Activations and buffers of communication come on top."""
+
+    name: str
+    parameters: int
+    moving: int
+    """Parameters with a gradient."""
+    zero_stage: int | None
+    """None: not a DeepSpeed engine."""
+    precision: str
+    weights_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    """fp32 masters and AdamW's two moments."""
+    host_bytes: int
+    """Part of the above that is offloaded to host memory."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights, gradients and optimizer."""
+        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes
+
+
+def student_dimensions(recipe: Recipe, manifest: Mapping[str, Any] | None) -> tuple[Dimensions, list[str]]:
+    """Sizes of the student, and a note where they are assumed."""
+    student, teacher = recipe.student, recipe.teacher
+    vocabulary = manifest["tokenizer"]["vocabulary_size"] if manifest else recipe.tokenizer.max_pieces
+    own = Dimensions(student.hidden_size, student.num_layers, student.intermediate_size, vocabulary)
+    if student.start == "random":
+        return own, [] if manifest else ["the vocabulary is assumed to be tokenizer.max_pieces until there are shards"]
+    sources = [student.start_from] + ([teacher.path, teacher.trimmed, teacher.original] if teacher else [])
+    for source in sources:
+        found = _read_dimensions(source) if source else None
+        if found:
+            layers = len(student.teacher_layers) if student.teacher_layers else found.layers
+            return Dimensions(**asdict(found) | {"layers": layers}), []
+    return own, ["the student's sizes are assumed until its teacher is there (unibert teacher fetch RECIPE)"]
+
+
+def _read_dimensions(folder: Path) -> Dimensions | None:
+    """Sizes in the config.json of a Hugging Face folder, or of a run folder's newest export; None without one."""
+    paths = [folder / "config.json", *sorted((folder / "hf").glob("step_*/config.json"), key=_step_of, reverse=True)]
+    for path in paths:
+        if path.is_file():
+            try:
+                tree = json.loads(path.read_text(encoding="utf-8"))
+                return Dimensions(
+                    hidden=tree["hidden_size"],
+                    layers=tree["num_hidden_layers"],
+                    intermediate=tree["intermediate_size"],
+                    vocabulary=tree["vocab_size"],
+                    positions=tree["max_position_embeddings"],
+                    types=tree["type_vocab_size"],
+                )
+            except (ValueError, KeyError) as error:
+                raise DataError(f"{path}: not the configuration of an encoder: {error!r}") from None
+    return None
+
+
+def _step_of(path: Path) -> int:
+    match = re.search(r"step_(\d+)", str(path))
+    return int(match[1]) if match else -1
+
+
+def engines_of(recipe: Recipe, *, world: int, student: Dimensions, tree: Mapping[str, Any]) -> tuple[Engine, ...]:
+    """Student, discriminator and resident teacher of a recipe; `tree` is the student's DeepSpeed file."""
+    engines = [_student(recipe, world, student, tree)]
+    if recipe.discriminator:
+        table = recipe.discriminator
+        size = (student.hidden + 1) * table.hidden_size + (table.hidden_size + 1) * len(recipe.languages)
+        engines.append(Engine("discriminator", size, size, None, "fp32", 4 * size, 4 * size, 8 * size, 0))
+    distills = recipe.objectives.distill_hidden or recipe.objectives.distill_logits
+    found = _teacher_dimensions(recipe)
+    if distills and found:
+        bf16 = recipe.teacher is not None and recipe.teacher.dtype == "bf16"
+        weights = found.total * (2 if bf16 else 4)
+        engines.append(Engine("teacher", found.total, 0, None, "bf16" if bf16 else "fp32", weights, 0, 0, 0))
+    return tuple(engines)
+
+
+def _teacher_dimensions(recipe: Recipe) -> Dimensions | None:
+    if recipe.teacher is None:
+        return None
+    folders = [recipe.teacher.path, recipe.teacher.trimmed, recipe.teacher.original]
+    return next((found for folder in folders if folder and (found := _read_dimensions(folder))), None)
+
+
+def _student(recipe: Recipe, world: int, dimensions: Dimensions, tree: Mapping[str, Any]) -> Engine:
+    """Bytes by ZeRO stage: 1 divides the optimizer by the ranks, 2 the gradients too, 3 the weights too."""
+    zero = tree.get("zero_optimization", {})
+    stage = int(zero.get("stage", 0))
+    half = any(tree.get(kind, {}).get("enabled") is True for kind in ("bf16", "fp16"))
+    auto = tree.get("bf16", {}).get("enabled") == "auto"
+    precision = ("bf16" if tree.get("bf16", {}).get("enabled") is True else "fp16") if half else "fp32"
+    width = 2 if half else 4
+    moving = dimensions.moving(recipe.student.trainable)
+    # Below 16 bits or with ZeRO, DeepSpeed keeps fp32 masters beside the weights; AdamW has two moments.
+    per_parameter = 8 + (4 if half or stage else 0)
+    weights = width * dimensions.total // (world if stage >= 3 else 1)
+    optimizer = per_parameter * moving // (world if stage >= 1 else 1)
+    on_host = {key: zero.get(key, {}).get("device", "none") != "none" for key in ("offload_optimizer", "offload_param")}
+    return Engine(
+        name="student",
+        parameters=dimensions.total,
+        moving=moving,
+        zero_stage=stage,
+        precision=f"{precision} or bf16" if auto else precision,
+        weights_bytes=weights,
+        gradients_bytes=width * moving // (world if stage >= 2 else 1),
+        optimizer_bytes=optimizer,
+        host_bytes=on_host["offload_optimizer"] * optimizer + on_host["offload_param"] * weights,
+    )

