@@ -65,7 +65,7 @@ def make_shards(folder: Path, tokenizer: PreTrainedTokenizerFast, *, count: int,
         entries[code] = write_language(
             folder, language=code, chunks=[(flat, lengths)], tokenizer=facts, facts={"characters": 1}
         )
-    write_manifest(folder, entries=entries, tokenizer=facts, max_sequence_tokens=WIDTH)
+    write_manifest(folder, languages=entries, tokenizer=facts, max_sequence_tokens=WIDTH)
 
 
 def make_teacher(folder: Path, tokenizer: PreTrainedTokenizerFast, *, layers: int = 2) -> None:

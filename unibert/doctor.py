@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -29,8 +29,14 @@ from unibert.runtime.dist import ranks_from_environment
 
 __all__ = ["Finding", "Report", "run", "stale_locks"]
 
-Status = Literal["ok", "absent", "warning", "missing"]
-COLOURS: dict[Status, str] = {"ok": "green", "absent": "dim", "warning": "yellow", "missing": "bold red"}
+Status = Literal["ok", "absent", "warning", "missing", "broken"]
+COLOURS: dict[Status, str] = {
+    "ok": "green",
+    "absent": "dim",
+    "warning": "yellow",
+    "missing": "bold red",
+    "broken": "bold red",
+}
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "pydantic", "tyro", "rich", "tensorboard")
 GIB = 2**30
 
@@ -40,7 +46,7 @@ class Finding:
     """One thing looked at.
 
     Attributes:
-        status: ok; absent (optional and not there); warning; missing (unibert cannot run without it).
+        status: ok; absent (optional and not there); warning; missing or broken (unibert cannot run so).
         what: the thing.
         found: what is there.
         mend: what to do about it, when something is to do.
@@ -60,8 +66,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """6 when something required is missing, else 0."""
-        return MachineError.exit_code if any(finding.status == "missing" for finding in self.findings) else 0
+        """6 when something required is missing or broken, else 0."""
+        ill = any(finding.status in ("missing", "broken") for finding in self.findings)
+        return MachineError.exit_code if ill else 0
 
     def show(self, console: Console | None = None) -> None:
         """Print the findings: a table on a terminal, otherwise one line each that grep can read."""
@@ -78,7 +85,7 @@ class Report:
                 line = f"{finding.status:8}{finding.what}: {finding.found}{mend}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         counts = {status: sum(finding.status == status for finding in self.findings) for status in COLOURS}
-        verdict = "something required is missing" if self.exit_code else "unibert can run here"
+        verdict = "unibert cannot run here as it is" if self.exit_code else "unibert can run here"
         summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         console.print(f"{verdict} ({summary})", highlight=False, soft_wrap=True)
 
@@ -96,11 +103,7 @@ def run() -> Report:
 
 
 def _python() -> Iterator[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
-        yield Finding("ok", "python", f"{version}, {sys.executable}")
-    else:
-        yield Finding("missing", "python", version, "use Python 3.11 or newer: make setup PYTHON=/path/to/python3.11")
+    yield Finding("ok", "python", f"{'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -123,7 +126,7 @@ def _packages() -> Iterator[Finding]:
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement} (here: {version or 'none'})")
     if wrong:
-        yield Finding("warning", "requirements", f"not as tested: {', '.join(wrong)}", "pip install -r requirements.txt")
+        yield Finding("warning", "requirements", f"not as tested: {', '.join(wrong)}", "make setup")
     else:
         yield Finding("ok", "requirements", "every version is the tested one")
 
@@ -131,8 +134,11 @@ def _packages() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     if _version("torch") is None:
         return
-    import torch
-
+    try:
+        import torch
+    except Exception as error:  # a library it loads is missing or of another build
+        yield Finding("broken", "torch", f"cannot be imported: {error}", "make setup")
+        return
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -163,7 +169,7 @@ def _deepspeed() -> Iterator[Finding]:
     locks = stale_locks()
     for lock in locks:
         found = f"{lock.parent.name}: no live process holds {lock}; a run that needs this operator would hang"
-        yield Finding("missing", "DeepSpeed build lock", found, f"rm {lock}")
+        yield Finding("broken", "DeepSpeed build lock", found, f"rm {lock}")
     if not locks:
         yield Finding("ok", "DeepSpeed build lock", "no stale lock")
 
@@ -178,8 +184,14 @@ def _build_tools() -> Iterator[Finding]:
     if nvcc is None:
         yield Finding("absent", "nvcc", "not found", "only to build CUDA operators")
         return
-    release = re.search(r"release ([\d.]+)", _output([nvcc, "--version"]))
-    yield Finding("ok", "nvcc", f"{release.group(1) if release else 'unknown release'}, {nvcc}")
+    answer = subprocess.run([nvcc, "--version"], check=False, capture_output=True, text=True, timeout=20)
+    release = re.search(r"release (\d+)\.\d+", answer.stdout)
+    cuda = getattr(getattr(sys.modules.get("torch"), "version", None), "cuda", None)
+    if release and cuda and release.group(1) != cuda.split(".")[0]:
+        found = f"{release.group()}, but torch is built for CUDA {cuda}"
+        yield Finding("warning", "nvcc", found, "operators cannot be built: load the CUDA module of torch's release")
+    else:
+        yield Finding("ok", "nvcc", f"{release.group() if release else 'unknown release'}, {nvcc}")
 
 
 def _apex() -> Iterator[Finding]:
@@ -236,12 +248,12 @@ def _machine() -> Iterator[Finding]:
     import psutil
 
     cores = len(os.sched_getaffinity(0))
-    quota = _cgroup("cpu.max").split()
-    limited = f", limited to {int(quota[0]) / int(quota[1]):.1f}" if quota and quota[0].isdigit() else ""
+    quota = _limit("cpu.max", "").split()
+    limited = f", limited to {int(quota[0]) / int(quota[1]):.1f}" if quota else ""
     yield Finding("ok", "cores", f"{cores} of {os.cpu_count()}{limited}")
     memory = psutil.virtual_memory()
-    limit = _cgroup("memory.max")
-    total = min(memory.total, int(limit)) if limit.isdigit() else memory.total
+    limit = _limit("memory.max", "memory.limit_in_bytes")
+    total = min(memory.total, int(limit)) if limit else memory.total
     found = f"{total / GIB:.1f} GiB, {min(memory.available, total) / GIB:.1f} free"
     small = total < 6 * GIB
     yield Finding("warning" if small else "ok", "memory", found, "the demo wants 8 GiB: fewer ranks" if small else "")
@@ -252,10 +264,11 @@ def _machine() -> Iterator[Finding]:
 
 def _space() -> Iterator[Finding]:
     temporary = Path(os.environ.get("TMPDIR", "/tmp"))
-    places = (("disk here", Path.cwd(), 1, 5), ("disk of TMPDIR", temporary, 0, 1), ("/dev/shm", Path("/dev/shm"), 0, 0))
+    shared = Path("/dev/shm")
+    places = (("disk here", Path.cwd(), 1, 5), ("disk of TMPDIR", temporary, 0, 1), (str(shared), shared, 0, 0))
     for what, folder, least, comfortable in places:
         if not folder.is_dir():
-            yield Finding("warning", what, f"{folder} is not a folder", "" if what == "/dev/shm" else "set TMPDIR")
+            yield Finding("warning", what, f"{folder} is not a folder", "" if folder == shared else "set TMPDIR")
             continue
         usage = shutil.disk_usage(folder)
         found = f"{folder}: {usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free"
@@ -263,7 +276,7 @@ def _space() -> Iterator[Finding]:
             yield Finding("missing", what, found, "free space: nothing can be saved")
         elif usage.free < comfortable * GIB:
             yield Finding("warning", what, found, f"{comfortable} GiB are comfortable")
-        elif what == "/dev/shm" and usage.total < GIB // 2:
+        elif folder == shared and usage.total < GIB // 2:
             yield Finding("warning", what, found, "collectives use it: docker run --shm-size=8g")
         else:
             yield Finding("ok", what, found)
@@ -300,12 +313,15 @@ def _tool(tool: str, *, mend: str) -> Finding:
     return Finding("absent", tool, "not found", mend)
 
 
-def _output(command: list[str]) -> str:
-    answer: Any = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
-    return answer.stdout
-
-
-def _cgroup(file: str) -> str:
-    """A limit of this process's control group (version 2), empty where there is none."""
-    path = Path("/sys/fs/cgroup") / file
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+def _limit(version_2: str, version_1: str) -> str:
+    """The tightest limit that this process's control groups set, empty where there is none."""
+    limits = []
+    for entry in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        _, controllers, group = entry.split(":", 2)
+        root, file = Path("/sys/fs/cgroup") / controllers, version_1 if controllers else version_2
+        own = root / group.lstrip("/")
+        for folder in (own, *own.parents):  # a parent's limit holds for its children
+            if folder.is_relative_to(root) and (folder / file).is_file():
+                limits.append((folder / file).read_text(encoding="utf-8").strip())
+    numbers = [limit for limit in limits if limit.split()[0].isdigit()]
+    return min(numbers, key=lambda limit: int(limit.split()[0]), default="")

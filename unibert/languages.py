@@ -175,7 +175,7 @@ def code_of(tag: str) -> str | None:
     A region is dropped (`pt_BR` -> pt), and so is the language's own script (`kk-Cyrl` -> kk). A tag with any other
     script, variant or register (`sr-Latn`, `ca-valencia`, `de-formal`) is not the language and gives None.
     """
-    tag = tag.split(".")[0].replace("@", "-").replace("_", "-").lower()
+    tag = tag.split(".", maxsplit=1)[0].replace("@", "-").replace("_", "-").lower()
     if tag in LANGUAGES:
         return tag
     if tag in _ALIASES:

@@ -16,9 +16,9 @@ from typing import Any
 import regex
 
 from unibert import languages
-from unibert.config import Recipe
 from unibert.data import fetch
 from unibert.data.lines import atomic, file_sha256, finished, read_json, read_rows, say, text_key, write_json
+from unibert.schema import Recipe
 
 RULES = 1
 """Raised when a rule below changes, so that text cleaned by the old ones is cleaned again."""
@@ -77,7 +77,7 @@ _MARKUP = regex.compile(
 
 
 def clean_text(text: str) -> str:
-    """NFC, without control, directional, private and unassigned characters, single spaces, no list marks at the ends."""
+    """NFC; no control, directional, private or unassigned characters; single spaces; no list marks at the ends."""
     text = _SPACES.sub(" ", _INVISIBLE.sub("", unicodedata.normalize("NFC", text)))
     return _EDGES.sub("", text)
 
@@ -103,12 +103,8 @@ def reason_to_drop(text: str, language: str) -> str | None:
 
 def english_keys(files: dict[str, Path]) -> frozenset[str]:
     """text_key of every English raw text: an equal text in another language is a message left untranslated."""
-    return frozenset(
-        text_key(clean_text(row["text"]))
-        for file in files.values()
-        for row in read_rows(file)
-        if row["language"] == "en"
-    )
+    rows = (row for file in files.values() for row in read_rows(file))
+    return frozenset(text_key(clean_text(row["text"])) for row in rows if row["language"] == "en")
 
 
 def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
@@ -119,7 +115,7 @@ def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
-    """Clean every raw file into cleaned/<language>.jsonl; returns the report. DataError when a stage before is missing."""
+    """Clean every raw file into cleaned/<language>.jsonl; returns the report. DataError without the stages before."""
     languages.check(recipe.languages)
     folder = recipe.data.folder
     target = folder / "cleaned"

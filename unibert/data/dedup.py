@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from unibert import languages
-from unibert.config import Recipe
 from unibert.data.lines import (
     SPLIT_SEED,
     file_sha256,
@@ -29,6 +28,7 @@ from unibert.data.lines import (
 )
 from unibert.errors import DataError
 from unibert.languages import script_of
+from unibert.schema import Recipe
 
 FORMAT = 1
 SIMILAR = 0.8
@@ -45,7 +45,7 @@ Row = dict[str, str]
 
 
 def near_duplicates(keys: Sequence[str], *, shingle: int = 5) -> np.ndarray:
-    """bool [len(keys)]: True where a text is a near duplicate of an earlier one that is kept.
+    """Bool [len(keys)]: True where a text is a near duplicate of an earlier one that is kept.
 
     MinHash (Broder 1997) with banding over character shingles of the text keys; a pair that shares a bucket is compared
     exactly, |A & B| / |A | B| >= SIMILAR.
@@ -136,7 +136,10 @@ def split(rows: list[Row], *, heldout: int, cap: int) -> tuple[list[Row], list[R
 
 
 def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
-    """Write clean/<language>.jsonl, heldout/lines/<language>.jsonl and clean/report.json; returns the report. DataError."""
+    """Write clean/<language>.jsonl, heldout/lines/<language>.jsonl and clean/report.json; returns the report.
+
+    DataError when a stage before is missing, or a language has no text left.
+    """
     languages.check(recipe.languages)
     folder = recipe.data.folder
     settings = {

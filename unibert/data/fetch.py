@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from unibert import languages
-from unibert.config import Recipe
 from unibert.data.lines import file_sha256, finished, read_json, say, write_json, write_rows
 from unibert.data.sources import firefox, gnome, mediawiki, quran, udhr, wikipedia, wordpress
 from unibert.data.sources.base import Row, Source
 from unibert.data.sources.packages import Downloads, PackageMissing, available, version_of
 from unibert.errors import DataError
+from unibert.schema import Recipe
 
 SOURCES: tuple[Source, ...] = (
     mediawiki.SOURCE,

@@ -65,8 +65,9 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write JSON Lines atomically; returns the number of rows."""
     count = 0
     with atomic(path) as file:
-        for count, row in enumerate(rows, start=1):
+        for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 
@@ -75,7 +76,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for line in file:
+                number += 1
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")

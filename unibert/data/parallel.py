@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from unibert import languages
-from unibert.config import Recipe
 from unibert.data import fetch
 from unibert.data.cleaning import RULES, clean_text, reason_to_drop
 from unibert.data.lines import (
@@ -26,6 +25,7 @@ from unibert.data.lines import (
 )
 from unibert.data.sources import mediawiki
 from unibert.errors import DataError
+from unibert.schema import Recipe
 
 ENGLISH_CHARACTERS = (30, 300)
 """Shortest and longest English text of a held-out message."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,7 +84,7 @@ def write_language(
     language: str,
     chunks: Iterable[tuple[np.ndarray, np.ndarray]],
     tokenizer: TokenizerFacts,
-    facts: Mapping[str, Any],
+    facts: Callable[[], Mapping[str, Any]],
     tokens_per_file: int = TOKENS_PER_FILE,
 ) -> dict[str, Any]:
     """Write one language's files and its entry.
@@ -94,7 +94,7 @@ def write_language(
         language: code.
         chunks: (flat token ids, length of each sample), in order, of any size; held one at a time.
         tokenizer: that made the ids.
-        facts: kept in the entry; read after the last chunk, so the producer of chunks may still fill it.
+        facts: what else the entry says of the language; asked after the last chunk, when all is counted.
         tokens_per_file: a file is closed after the chunk that reaches it.
 
     Returns:
@@ -110,11 +110,12 @@ def write_language(
             break
         files.append(file)
     entry = {
+        "version": VERSION,
         "samples": sum(file["samples"] for file in files),
         "tokens": sum(file["tokens"] for file in files),
         "tokenizer": tokenizer.fingerprint,
         "files": files,
-        "facts": dict(facts),
+        "facts": dict(facts()),
     }
     write_json(folder / f"{language}.json", entry)
     return entry

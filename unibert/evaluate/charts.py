@@ -27,7 +27,7 @@ def retrieval_chart(report: Report, path: Path) -> Path:
         _dots(axes, columns, points, report=report, number="{:.2f}")
         style.title(
             figure,
-            "Finding the English message among all of them",
+            "Finding the translation, from every language into English",
             below=f"Top-1 retrieval, held-out messages, each language into English.  Mean: {means}.  Chance {chance:.4f}.",
         )
         style.legend(figure, _handles(models))
@@ -71,29 +71,70 @@ def _dots(
         places = [(y, row.code) for y, row in enumerate(column) if row.code is not None]
         for y, code in places:
             values = [points[name][code] for name in names if code in points[name]]
-            ax.plot([min(values), max(values)], [y, y], color="#d0d5dd", linewidth=2.2, zorder=1, solid_capstyle="round")
-            ax.text(1.025, y, number.format(points[main][code]), transform=ax.get_yaxis_transform(),
-                    va="center", size=7.8, color=MUTED)
-        ax.text(1.025, -1.0, main, transform=ax.get_yaxis_transform(), va="center", size=7.8, weight="bold",
-                color=style.colour_of(main, among=names))
+            ax.plot(
+                [min(values), max(values)], [y, y], color="#d0d5dd", linewidth=2.2, zorder=1, solid_capstyle="round"
+            )
+            ax.text(
+                1.055,
+                y,
+                number.format(points[main][code]),
+                transform=ax.get_yaxis_transform(),
+                va="center",
+                size=7.8,
+                color=MUTED,
+            )
+        ax.text(
+            1.055,
+            -1.0,
+            main,
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            size=7.8,
+            weight="bold",
+            color=style.colour_of(main, among=names),
+        )
         for name in names:
             known = [(points[name][code], y) for y, code in places if code in points[name]]
             mark = _mark(name, among=names)
-            ax.plot(*zip(*known, strict=True), linestyle="none", marker=mark.get_marker(), clip_on=False,
-                    markersize=mark.get_markersize(), markerfacecolor=mark.get_markerfacecolor(),
-                    markeredgecolor=mark.get_markeredgecolor(), markeredgewidth=mark.get_markeredgewidth(),
-                    zorder=3 if name == main else 2)
+            ax.plot(
+                *zip(*known, strict=True),
+                linestyle="none",
+                marker=mark.get_marker(),
+                clip_on=False,
+                markersize=mark.get_markersize(),
+                markerfacecolor=mark.get_markerfacecolor(),
+                markeredgecolor=mark.get_markeredgecolor(),
+                markeredgewidth=mark.get_markeredgewidth(),
+                zorder=3 if name == main else 2,
+            )
 
 
 def _mark(name: str, *, among: Sequence[str]) -> Line2D:
     if name == "unigram baseline":
-        return Line2D([], [], linestyle="none", marker="|", markersize=10, markeredgecolor=BASELINE, markeredgewidth=2.0,
-                      markerfacecolor=BASELINE, label=name)
+        return Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker="|",
+            markersize=10,
+            markeredgecolor=BASELINE,
+            markeredgewidth=2.0,
+            markerfacecolor=BASELINE,
+            label=name,
+        )
     colour = style.colour_of(name, among=among)
     hollow = name == style.TEACHER
-    return Line2D([], [], linestyle="none", marker=style.MARKERS.get(name, "s"), markersize=5.6 if hollow else 6.2,
-                  markerfacecolor=PAPER if hollow else colour, markeredgecolor=colour if hollow else PAPER,
-                  markeredgewidth=1.3 if hollow else 0.7, label=name)
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=style.MARKERS.get(name, "s"),
+        markersize=5.6 if hollow else 6.2,
+        markerfacecolor=PAPER if hollow else colour,
+        markeredgecolor=colour if hollow else PAPER,
+        markeredgewidth=1.3 if hollow else 0.7,
+        label=name,
+    )
 
 
 def _handles(models: Sequence[ModelResult]) -> list[Line2D]:

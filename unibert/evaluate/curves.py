@@ -15,7 +15,12 @@ from unibert.evaluate.results import STUDENT, TEACHER, Report
 
 HELDOUT, UNIGRAM = "eval/masked_cross_entropy", "eval/unigram_cross_entropy"
 SMALL = (
-    "loss/", "adversary/accuracy", "teacher/agreement_top1", "eval/masked_accuracy", "eval/retrieval_top1", "optim/lr"
+    "loss/",
+    "adversary/accuracy",
+    "teacher/agreement_top1",
+    "eval/masked_accuracy",
+    "eval/retrieval_top1",
+    "optim/lr",
 )
 """Tags, or beginnings of tags, that get a small chart when the run logged them, in this order."""
 
@@ -42,7 +47,13 @@ def training_chart(report: Report, metrics: dict[str, Series], path: Path) -> Pa
     with plt.rc_context(style.STYLE):
         figure = plt.figure(figsize=(width, 6.6))
         outer = figure.add_gridspec(
-            1, 2, width_ratios=(6.0, 3.1 * columns), left=0.62 / width, right=1 - 0.3 / width, top=0.83, bottom=0.085,
+            1,
+            2,
+            width_ratios=(6.0, 3.1 * columns),
+            left=0.62 / width,
+            right=1 - 0.3 / width,
+            top=0.83,
+            bottom=0.085,
             wspace=0.55 / columns / 2 + 0.06,
         )
         _heldout(figure.add_subplot(outer[0]), metrics, report)
@@ -71,12 +82,35 @@ def _heldout(ax: Axes, metrics: dict[str, Series], report: Report) -> None:
         lines.append(("teacher", teacher.mean("cross_entropy"), style.ROLES[TEACHER], (0, (1, 1.6))))
     for name, level, colour, dashes in lines:
         ax.axhline(level, color=colour, linestyle=dashes, linewidth=1.6, zorder=1)
-        ax.annotate(f"{name}  {level:.2f}", (last, level), xytext=(-2, 4), textcoords="offset points", ha="right",
-                    color=colour, size=9.4)
-    ax.plot(steps, values, color=style.ROLES[STUDENT], linewidth=2.6, marker="o", markersize=5,
-            markeredgecolor=style.PAPER, zorder=3)
-    ax.annotate(f"student  {values[-1]:.2f}", (last, values[-1]), xytext=(-2, 9), textcoords="offset points",
-                ha="right", color=style.ROLES[STUDENT], weight="bold", size=10)
+        ax.annotate(
+            f"{name}  {level:.2f}",
+            (last, level),
+            xytext=(-2, 4),
+            textcoords="offset points",
+            ha="right",
+            color=colour,
+            size=9.4,
+        )
+    ax.plot(
+        steps,
+        values,
+        color=style.ROLES[STUDENT],
+        linewidth=2.6,
+        marker="o",
+        markersize=5,
+        markeredgecolor=style.PAPER,
+        zorder=3,
+    )
+    ax.annotate(
+        f"student  {values[-1]:.2f}",
+        (last, values[-1]),
+        xytext=(-2, 9),
+        textcoords="offset points",
+        ha="right",
+        color=style.ROLES[STUDENT],
+        weight="bold",
+        size=10,
+    )
     ax.set_xlim(min(0, steps[0]), last * 1.02)
     low = min(*values, *(level for _, level, _, _ in lines))
     high = max(*values, *(level for _, level, _, _ in lines))

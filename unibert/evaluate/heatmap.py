@@ -49,8 +49,9 @@ def heatmap_chart(report: Report, path: Path) -> Path:
             for block in blocks:
                 _draw(ax, block, models, top=number * tall, colour=colours[block.group])
             for row, model in enumerate(models):
-                ax.text(-0.15, number * tall + 1.5 + row, model.name, ha="right", va="center", size=8.4,
-                        color=style.MUTED)
+                ax.text(
+                    -0.15, number * tall + 1.5 + row, model.name, ha="right", va="center", size=8.4, color=style.MUTED
+                )
         style.title(
             figure,
             "Every language, script by script",
@@ -94,13 +95,21 @@ def _draw(ax: Axes, block: Block, models: Sequence[ModelResult], *, top: float, 
 def _tile(ax: Axes, x: float, y: float, value: float) -> None:
     shade = _colours()(float(value))
     ax.add_patch(
-        FancyBboxPatch((x + 0.1, y + 0.1), 0.8, 0.8, boxstyle="round,pad=0,rounding_size=0.14", facecolor=shade,
-                       edgecolor="none")
+        FancyBboxPatch(
+            (x + 0.1, y + 0.1), 0.8, 0.8, boxstyle="round,pad=0,rounding_size=0.14", facecolor=shade, edgecolor="none"
+        )
     )
     red, green, blue, _ = shade
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-    ax.text(x + 0.5, y + 0.52, f"{100 * value:.0f}", ha="center", va="center", size=7.8,
-            color=style.PAPER if dark else style.INK)
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+    ax.text(
+        x + 0.5,
+        y + 0.52,
+        f"{100 * value:.0f}",
+        ha="center",
+        va="center",
+        size=7.8,
+        color=style.PAPER if dark else style.INK,
+    )
 
 
 def _colours() -> Colormap:

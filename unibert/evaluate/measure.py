@@ -172,9 +172,7 @@ def _masked(name: str, encoder: Encoder, material: Material, *, device: torch.de
                 yield batch
                 advance(1)
 
-        sums = heldout_masked(
-            masked_forward(encoder), counted(), num_languages=len(material.languages), device=device
-        )
+        sums = heldout_masked(masked_forward(encoder), counted(), num_languages=len(material.languages), device=device)
     nats, accuracy, count = sums.cross_entropy().tolist(), sums.accuracy().tolist(), sums.count.tolist()
     return {
         code: MaskedScore(cross_entropy=nats[i], accuracy=accuracy[i], targets=int(count[i]))

@@ -69,7 +69,7 @@ class ModelResult(Data):
         if metric in ("to_english", "from_english", "chance_to_english", "chance_from_english"):
             return {code: getattr(score, metric) for code, score in self.retrieval.items()}
         if metric == "probe_recall":
-            return dict(self.probe["mean"].recall)
+            return dict(self.probe["mean"].recall) if "mean" in self.probe else {}
         raise ValueError(f"no metric {metric!r}")
 
 

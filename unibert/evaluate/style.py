@@ -134,10 +134,20 @@ def write_rows(ax: Axes, column: Sequence[Row], *, colours: Mapping[str, str]) -
     at = ax.get_yaxis_transform()
     for y, row in enumerate(column):
         if row.code is None:
-            ax.text(-0.03, y + 0.08, row.text, transform=at, ha="right", va="center", weight="bold", size=9,
-                    color=colours[row.group])
-            ax.plot([0, 1], [y + 0.08] * 2, transform=at, color=colours[row.group], linewidth=1.1, alpha=0.55,
-                    clip_on=False)
+            ax.text(
+                -0.03,
+                y + 0.08,
+                row.text,
+                transform=at,
+                ha="right",
+                va="center",
+                weight="bold",
+                size=9,
+                color=colours[row.group],
+            )
+            ax.plot(
+                [0, 1], [y + 0.08] * 2, transform=at, color=colours[row.group], linewidth=1.1, alpha=0.55, clip_on=False
+            )
         else:
             ax.text(-0.03, y, row.text, transform=at, ha="right", va="center", size=8.4)
 
@@ -153,8 +163,14 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """The legend, in the upper right corner beside the title."""
     width, height = figure.get_size_inches()
     figure.legend(
-        handles=list(handles), loc="upper right", bbox_to_anchor=(1 - 0.25 / width, 1 - 0.12 / height), frameon=False,
-        ncols=len(handles), fontsize=9.6, handletextpad=0.4, columnspacing=1.4,
+        handles=list(handles),
+        loc="upper right",
+        bbox_to_anchor=(1 - 0.25 / width, 1 - 0.12 / height),
+        frameon=False,
+        ncols=len(handles),
+        fontsize=9.6,
+        handletextpad=0.4,
+        columnspacing=1.4,
     )
 
 

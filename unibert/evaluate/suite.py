@@ -17,7 +17,17 @@ from unibert.data.lines import atomic, say
 from unibert.errors import DataError
 from unibert.evaluate.measure import Material, baseline, check_tokenizer, key_of, measure, prepare
 from unibert.evaluate.report import headline, write_report
-from unibert.evaluate.results import BEFORE, SCRIPTS, STUDENT, TEACHER, LanguageFacts, ModelResult, Report, read_result, slug
+from unibert.evaluate.results import (
+    BEFORE,
+    SCRIPTS,
+    STUDENT,
+    TEACHER,
+    LanguageFacts,
+    ModelResult,
+    Report,
+    read_result,
+    slug,
+)
 from unibert.languages import LANGUAGES
 from unibert.models.folders import newest_export
 from unibert.models.precision import bf16_is_faster
@@ -99,7 +109,10 @@ def make_report(recipe: Recipe, material: Material, results: Sequence[ModelResul
             "transformers": transformers.__version__,
             "python": platform.python_version(),
         },
-        languages={code: LanguageFacts(name=x.name, script=SCRIPTS.get(x.script, x.script), family=x.family) for code, x in known.items()},
+        languages={
+            code: LanguageFacts(name=x.name, script=SCRIPTS.get(x.script, x.script), family=x.family)
+            for code, x in known.items()
+        },
         sources=dict(material.heldout.sources),
         messages=len(material.heldout.messages),
         left_out=dict(material.left_out),

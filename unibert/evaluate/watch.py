@@ -12,7 +12,7 @@ from unibert.config import Recipe
 from unibert.data.batches import Batch, heldout_batches
 from unibert.data.shards import ShardSet
 from unibert.evaluate.embed import Embedder
-from unibert.evaluate.heldout import read_parallel
+from unibert.evaluate.heldout import read_heldout
 from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
 from unibert.evaluate.retrieval import quick_pairs, quick_retrieval, to_pairs
 from unibert.models.encoder import EncoderOutput
@@ -36,7 +36,7 @@ class HeldoutWatch:
         others = [code for code in recipe.languages if code != "en"]
         self.pairs = {}
         if others and "en" in recipe.languages:
-            messages = read_parallel(recipe.data.folder, languages=recipe.languages)
+            messages = read_heldout(recipe.data.folder, languages=recipe.languages).messages
             self.pairs = quick_pairs(to_pairs(messages, languages=others), languages=8, messages=48)
 
     @torch.no_grad()

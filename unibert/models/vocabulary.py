@@ -5,6 +5,7 @@ Legend of shapes: V trimmed vocabulary, L languages.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from unibert.models.folders import newest_export, replaced_folder, save_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
 
 TRIM_FILE = "trim.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
         say(f"teacher: {trimmed} is trimmed already")
         return found
     encoder, has_head = load_encoder(original)
+    pieces_before = encoder.vocabulary_size
     trim_embeddings(encoder.hf, kept_V)
     if not has_head:
         with seeded(recipe.train.seed, purpose="head"):
@@ -63,7 +66,7 @@ def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
         facts = {
             "settings": settings,
             "pieces": len(kept_V),
-            "pieces_before": encoder.hf.config.original_vocab_size,
+            "pieces_before": pieces_before,
             "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
             "new_head": not has_head,
         }
@@ -94,7 +97,6 @@ def trim_embeddings(hf: PreTrainedModel, kept_V: np.ndarray) -> None:
     kept = torch.from_numpy(kept_V)
     bias_V = masked_lm_head(hf).predictions.bias.detach()[kept].clone()
     rows_VH = rows.detach()[kept].clone()
-    hf.config.original_vocab_size = len(rows)
     hf.resize_token_embeddings(len(kept_V), mean_resizing=False)
     with torch.no_grad():
         hf.get_input_embeddings().weight.copy_(rows_VH)
@@ -104,11 +106,13 @@ def trim_embeddings(hf: PreTrainedModel, kept_V: np.ndarray) -> None:
 
 
 def copy_tokenizer(tokenizer: Path, *, into: Path, hf: PreTrainedModel) -> None:
-    """Save the tokenizer beside a model and set the model's special ids to the tokenizer's."""
+    """Copy the tokenizer's files beside a model and set the model's special ids to the tokenizer's."""
     loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
     if len(loaded) != hf.config.vocab_size:
         raise DataError(f"{tokenizer}: {len(loaded)} pieces, but the model has {hf.config.vocab_size} rows: not a pair")
-    loaded.save_pretrained(into)
+    for name in TOKENIZER_FILES:  # copied byte for byte: what is saved anew may differ in letters that mean the same
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, into / name)
     hf.config.pad_token_id = loaded.pad_token_id
     hf.config.bos_token_id = loaded.bos_token_id
     hf.config.eos_token_id = loaded.eos_token_id

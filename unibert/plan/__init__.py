@@ -17,7 +17,16 @@ from unibert.plan.batch import accumulation_steps, smoothed_shares
 from unibert.plan.memory import Dimensions, Engine, engines_of, student_dimensions
 from unibert.schema import Recipe
 
-__all__ = ["Dimensions", "Engine", "LanguagePlan", "Plan", "accumulation_steps", "make_plan", "smoothed_shares"]
+__all__ = [
+    "Dimensions",
+    "Engine",
+    "LanguagePlan",
+    "Plan",
+    "accumulation_steps",
+    "make_language_plans",
+    "make_plan",
+    "smoothed_shares",
+]
 
 GIB = 1 << 30
 MANY_EPOCHS = 20
@@ -132,7 +141,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
     train = recipe.train
     sequences = train.steps * train.global_batch_sequences
     manifest = _manifest(recipe)
-    languages = _languages(recipe, manifest, sequences) if manifest else ()
+    languages = make_language_plans(recipe, manifest, sequences=sequences) if manifest else ()
     mean_length = sum(item.share * item.tokens / item.samples for item in languages)
     half_row = recipe.data.max_sequence_tokens / 2  # what packing leaves over of the last row, on average
     dimensions, guess = student_dimensions(recipe, manifest)
@@ -166,7 +175,12 @@ def _manifest(recipe: Recipe) -> dict[str, Any] | None:
         raise DataError(f"{path}: damaged ({error}); run: unibert data tokenize RECIPE --force") from None
 
 
-def _languages(recipe: Recipe, manifest: Mapping[str, Any], sequences: int) -> tuple[LanguagePlan, ...]:
+def make_language_plans(recipe: Recipe, manifest: Mapping[str, Any], *, sequences: int) -> tuple[LanguagePlan, ...]:
+    """Each language's part of `sequences` documents, in the recipe's order; `manifest` is the shards' own.
+
+    Raises:
+        DataError: a language of the recipe has no text.
+    """
     entries = manifest["languages"]
     lost = [code for code in recipe.languages if not entries.get(code, {}).get("samples")]
     if lost:

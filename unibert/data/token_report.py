@@ -1,0 +1,146 @@
+"""The per-language report of the prepared text: how much there is, how it is tokenized, how often it is repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unibert.data.lines import atomic, read_json, write_json
+from unibert.languages import LANGUAGES
+from unibert.plan import make_language_plans
+from unibert.schema import Recipe
+
+COLUMNS = (
+    ("language", "code"),
+    ("name", "name"),
+    ("script", "script"),
+    ("documents", "documents"),
+    ("characters", "characters"),
+    ("tokens", "tokens"),
+    ("share %", "share"),
+    ("repeated", "epochs"),
+    ("tokens/word", "tokens_per_word"),
+    ("chars/token", "characters_per_token"),
+    ("new to teacher %", "new_to_teacher"),
+    ("unknown %", "unknown"),
+    ("round trip %", "round_trip"),
+)
+"""(heading, key of a language's row)."""
+PERCENT = frozenset({"share", "new_to_teacher", "unknown", "round_trip"})
+EXPLANATION = """\
+- **documents**: lines of clean text, deduplicated, nothing of the held-out part among them; **tokens** include the
+  first and last special token of each piece.
+- **share**: of the training stream, tokens to the power of {exponent}; **repeated**: how often each document is
+  seen in {sequences:,} documents of the run `{name}`.
+- **tokens/word**: fertility, words separated by white space (of no meaning in scripts without spaces, where
+  chars/token says more).
+- **new to teacher**: tokens that are characters which the teacher's tokenizer lacks; their embedding begins as that of
+  its unknown token. **unknown**: tokens that are still unknown.
+- **round trip**: documents that decode(encode(text)) gives back exactly as the tokenizer's own normaliser leaves them.
+"""
+
+
+def build(recipe: Recipe) -> dict[str, Any]:
+    """The report of a recipe's data folder, from its finished shards."""
+    folder = recipe.data.folder
+    entries = {name: read_json(folder / name / "manifest.json") for name in ("shards", "shards_heldout")}
+    sequences = recipe.train.steps * recipe.train.global_batch_sequences
+    plans = {item.code: item for item in make_language_plans(recipe, entries["shards"], sequences=sequences)}
+    rows = {}
+    for code in recipe.languages:
+        entry = entries["shards"]["languages"][code]
+        rows[code] = _row(code, entry) | {
+            "share": plans[code].share,
+            "epochs": plans[code].epochs,
+            "heldout_documents": entries["shards_heldout"]["languages"][code]["facts"]["documents"],
+        }
+    sums = ("documents", "samples", "characters", "tokens", "dropped_tokens", "dropped_documents", "special_strings")
+    tokenizer = folder / "tokenizer" / "report.json"
+    return {
+        "recipe": recipe.name,
+        "sequences": sequences,
+        "smoothing_exponent": recipe.data.smoothing_exponent,
+        "tokenizer": read_json(tokenizer) if tokenizer.is_file() else None,
+        "languages": rows,
+        "totals": {key: sum(row[key] for row in rows.values()) for key in sums},
+    }
+
+
+def _row(code: str, entry: dict[str, Any]) -> dict[str, Any]:
+    facts, language = entry["facts"], LANGUAGES.get(code)
+    pieces, documents = max(facts["pieces"], 1), max(facts["documents"], 1)
+    return {
+        "name": language.name if language else code,
+        "script": language.script if language else "",
+        "documents": facts["documents"],
+        "samples": entry["samples"],
+        "characters": facts["characters"],
+        "tokens": entry["tokens"],
+        "tokens_per_word": facts["pieces"] / max(facts["words"], 1),
+        "characters_per_token": facts["characters"] / pieces,
+        "new_to_teacher": facts["new_pieces"] / pieces,
+        "unknown": facts["unknown_pieces"] / pieces,
+        "unknown_characters": facts["unknown_characters"],
+        "round_trip": facts["round_trips"] / documents,
+        "dropped_tokens": facts["dropped_pieces"],
+        "dropped_documents": facts["dropped_documents"],
+        "special_strings": facts["special_strings"],
+    }
+
+
+def write(report: dict[str, Any], *, folder: Path) -> None:
+    """Write report.json and report.md."""
+    write_json(folder / "report.json", report)
+    with atomic(folder / "report.md") as file:
+        file.write(markdown(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report for people."""
+    totals = report["totals"]
+    head = [name for name, _ in COLUMNS]
+    lines = [
+        "# The text, language by language",
+        "",
+        f"{len(report['languages'])} languages, {totals['documents']:,} documents, {totals['characters']:,} characters, "
+        f"{totals['tokens']:,} tokens.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(["---"] * 3 + ["---:"] * (len(head) - 3)) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows(report)),
+        "",
+        EXPLANATION.format(exponent=report["smoothing_exponent"], sequences=report["sequences"], name=report["recipe"]),
+    ]
+    return "\n".join(lines)
+
+
+def rows(report: dict[str, Any]) -> list[list[str]]:
+    """The table's cells, a row for each language."""
+    return [[_cell(key, code, row) for _, key in COLUMNS] for code, row in report["languages"].items()]
+
+
+def _cell(key: str, code: str, row: dict[str, Any]) -> str:
+    if key == "code":
+        return code
+    value = row[key]
+    if isinstance(value, float):
+        return f"{100 * value:.2f}" if key in PERCENT else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the table."""
+    totals = report["totals"]
+    table = Table(
+        title=f"{len(report['languages'])} languages, {totals['documents']:,} documents, {totals['tokens']:,} tokens"
+    )
+    for i, (heading, _) in enumerate(COLUMNS):
+        table.add_column(heading, justify="left" if i < 3 else "right", no_wrap=True)
+    for cells in rows(report):
+        table.add_row(*cells)
+    # A log file has no width of its own: keep every row on one line there.
+    console = Console()
+    Console(width=None if console.is_terminal else 170).print(table)
