@@ -63,7 +63,7 @@ def make_shards(folder: Path, tokenizer: PreTrainedTokenizerFast, *, count: int,
         rows = tokenizer(sentences(code, count=count, seed=seed), truncation=True, max_length=WIDTH)["input_ids"]
         flat, lengths = np.concatenate([np.array(row) for row in rows]), np.array([len(row) for row in rows])
         entries[code] = write_language(
-            folder, language=code, chunks=[(flat, lengths)], tokenizer=facts, facts={"characters": 1}
+            folder, language=code, chunks=[(flat, lengths)], tokenizer=facts, facts=lambda: {"characters": 1}
         )
     write_manifest(folder, languages=entries, tokenizer=facts, max_sequence_tokens=WIDTH)
 

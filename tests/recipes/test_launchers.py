@@ -31,7 +31,7 @@ def test_every_launcher_gives_the_same_trace(runs, launcher):
     expected, found = trace(folders["alone"], TAGS), trace(folders[launcher], TAGS)
     assert [row[0] for row in found] == [1, 2, 3, 4, 5, 6]
     for ours, theirs in zip(expected, found, strict=True):
-        assert theirs == pytest.approx(ours, rel=1e-6), launcher
+        assert theirs == pytest.approx(ours, rel=1e-6, abs=1e-6), launcher
 
 
 @pytest.mark.dist

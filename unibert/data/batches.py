@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,9 +59,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return Batch(**moved)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
     @property
     def targets(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,7 @@ from unibert.plan import make_language_plans
 from unibert.schema import Recipe
 
 COLUMNS = (
-    ("language", "code"),
+    ("code", "code"),
     ("name", "name"),
     ("script", "script"),
     ("documents", "documents"),
@@ -22,24 +23,25 @@ COLUMNS = (
     ("tokens", "tokens"),
     ("share %", "share"),
     ("repeated", "epochs"),
-    ("tokens/word", "tokens_per_word"),
-    ("chars/token", "characters_per_token"),
-    ("new to teacher %", "new_to_teacher"),
-    ("unknown %", "unknown"),
-    ("round trip %", "round_trip"),
+    ("tok/word", "tokens_per_word"),
+    ("chars/tok", "characters_per_token"),
+    ("new %", "new_to_teacher"),
+    ("unk. %", "unknown"),
+    ("exact %", "round_trip"),
 )
 """(heading, key of a language's row)."""
 PERCENT = frozenset({"share", "new_to_teacher", "unknown", "round_trip"})
+FILE_ONLY = frozenset({"name", "script", "characters_per_token"})
 EXPLANATION = """\
 - **documents**: lines of clean text, deduplicated, nothing of the held-out part among them; **tokens** include the
   first and last special token of each piece.
 - **share**: of the training stream, tokens to the power of {exponent}; **repeated**: how often each document is
   seen in {sequences:,} documents of the run `{name}`.
-- **tokens/word**: fertility, words separated by white space (of no meaning in scripts without spaces, where
-  chars/token says more).
-- **new to teacher**: tokens that are characters which the teacher's tokenizer lacks; their embedding begins as that of
-  its unknown token. **unknown**: tokens that are still unknown.
-- **round trip**: documents that decode(encode(text)) gives back exactly as the tokenizer's own normaliser leaves them.
+- **tok/word**: fertility, words separated by white space (of no meaning in scripts without spaces, where chars/tok
+  says more).
+- **new**: tokens that are characters which the teacher's tokenizer lacks; their embedding begins as that of its
+  unknown token. **unk.**: tokens that are still unknown.
+- **exact**: documents that decode(encode(text)) gives back exactly as the tokenizer's own normaliser leaves them.
 """
 
 
@@ -105,8 +107,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         "# The text, language by language",
         "",
-        f"{len(report['languages'])} languages, {totals['documents']:,} documents, {totals['characters']:,} characters, "
-        f"{totals['tokens']:,} tokens.",
+        f"{len(report['languages'])} languages, {totals['documents']:,} documents, "
+        f"{totals['characters']:,} characters, {totals['tokens']:,} tokens.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "|".join(["---"] * 3 + ["---:"] * (len(head) - 3)) + "|",
@@ -132,15 +134,18 @@ def _cell(key: str, code: str, row: dict[str, Any]) -> str:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the table."""
+    """Print the table, without the columns that an 80-column terminal has no room for."""
     totals = report["totals"]
     table = Table(
-        title=f"{len(report['languages'])} languages, {totals['documents']:,} documents, {totals['tokens']:,} tokens"
+        title=f"{len(report['languages'])} languages, {totals['documents']:,} documents, {totals['tokens']:,} tokens",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for i, (heading, _) in enumerate(COLUMNS):
-        table.add_column(heading, justify="left" if i < 3 else "right", no_wrap=True)
+    shown = [i for i, (_, key) in enumerate(COLUMNS) if key not in FILE_ONLY]
+    for i in shown:
+        table.add_column(COLUMNS[i][0], justify="right" if i else "left")
     for cells in rows(report):
-        table.add_row(*cells)
-    # A log file has no width of its own: keep every row on one line there.
+        table.add_row(*(cells[i] for i in shown))
     console = Console()
-    Console(width=None if console.is_terminal else 170).print(table)
+    # A log file has no width of its own.
+    Console(width=None if console.is_terminal else 100).print(table)

@@ -7,7 +7,7 @@ first and a last special token. A last piece shorter than SHORTEST_REST tokens i
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from unibert.schema import Recipe
 
 SHORTEST_REST = 8
 """Tokens, special ones not counted."""
+UNKNOWN_SHOWN = 20
 
 
 @dataclass
@@ -51,6 +52,10 @@ class TextFacts:
     """Documents without a single ordinary token."""
     special_strings: int = 0
     """Special tokens spelt out in the text, such as a literal <s>; taken out."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the shards' entry; of the unknown characters the most frequent ones."""
+        return vars(self) | {"unknown_characters": dict(self.unknown_characters.most_common(UNKNOWN_SHOWN))}
 
 
 def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
@@ -110,10 +115,10 @@ def make_shards(
     """
     facts = TokenizerFacts.read(tokenizer)
     sources = {code: file_sha256(path) for code, path in texts.items()}
-    wanted = {"tokenizer": facts.fingerprint, "length": max_sequence_tokens}
-    entries = (
-        {} if force else {code: entry for code in texts if (entry := _finished(into, code, sources[code], **wanted))}
-    )
+    entries: dict[str, Any] = {}
+    for code, source in sources.items() if not force else ():
+        entry = _finished(into, code, source, tokenizer=facts.fingerprint, length=max_sequence_tokens)
+        entries |= {code: entry} if entry else {}
     missing = [code for code in texts if code not in entries]
     if not missing and _declared(into, entries):
         say(f"shards: {into} is finished already")
@@ -123,9 +128,7 @@ def make_shards(
     for code in progress(missing, what=f"tokenizing into {into}"):
         counted = TextFacts(source=sources[code], max_sequence_tokens=max_sequence_tokens)
         chunks = (encoder.encode(chunk, counted=counted) for chunk in texts_in_chunks(texts[code]))
-        entries[code] = write_language(
-            into, language=code, chunks=chunks, tokenizer=facts, facts=lambda counted=counted: asdict(counted)
-        )
+        entries[code] = write_language(into, language=code, chunks=chunks, tokenizer=facts, facts=counted.as_json)
     empty = [code for code, entry in entries.items() if not entry["samples"]]
     if empty:
         raise DataError(f"{into}: the text of {', '.join(empty)} has no document with an ordinary token")

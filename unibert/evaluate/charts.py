@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -22,13 +21,13 @@ def retrieval_chart(report: Report, path: Path) -> Path:
     columns = style.language_columns(report, points[report.main.name], descending=True)
     means = " · ".join(f"{model.name} {model.mean('to_english'):.3f}" for model in models)
     chance = report.main.mean("chance_to_english")
-    with plt.rc_context(style.STYLE):
+    with style.context():
         figure, axes = style.column_axes(columns, span=(0, 1.0))
         _dots(axes, columns, points, report=report, number="{:.2f}")
         style.title(
             figure,
             "Finding the translation, from every language into English",
-            below=f"Top-1 retrieval, held-out messages, each language into English.  Mean: {means}.  Chance {chance:.4f}.",
+            below=f"Top-1 retrieval of held-out messages.  Mean: {means}.  Chance {chance:.4f}.",
         )
         style.legend(figure, _handles(models))
         return style.save(figure, path)
@@ -42,7 +41,7 @@ def masked_chart(report: Report, path: Path) -> Path:
     columns = style.language_columns(report, points[report.main.name], descending=False)
     everything = [value for values in points.values() for value in values.values()]
     means = " · ".join(f"{model.name} {model.mean('cross_entropy'):.2f}" for model in models)
-    with plt.rc_context(style.STYLE):
+    with style.context():
         figure, axes = style.column_axes(columns, span=(0, math.ceil(max(everything))))
         _dots(axes, columns, points, report=report, number="{:.1f}")
         style.title(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -28,7 +29,7 @@ Series = tuple[np.ndarray, np.ndarray]
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """tag -> (steps, values) of metrics.jsonl, finite values only; empty when there is no such file."""
+    """Tag -> (steps, values) of metrics.jsonl, finite values only; empty when there is no such file."""
     series: dict[str, tuple[list[int], list[float]]] = {}
     for row in read_rows(path) if path.is_file() else ():
         for tag, value in row.items():
@@ -44,7 +45,7 @@ def training_chart(report: Report, metrics: dict[str, Series], path: Path) -> Pa
     small = [tag for begin in SMALL for tag in metrics if tag.startswith(begin) and len(metrics[tag][0]) > 1]
     rows, columns = 3, max(1, -(-len(small) // 3))
     width = 7.0 + 3.1 * columns
-    with plt.rc_context(style.STYLE):
+    with style.context():
         figure = plt.figure(figsize=(width, 6.6))
         outer = figure.add_gridspec(
             1,
@@ -76,7 +77,9 @@ def training_chart(report: Report, metrics: dict[str, Series], path: Path) -> Pa
 def _heldout(ax: Axes, metrics: dict[str, Series], report: Report) -> None:
     steps, values = metrics[HELDOUT]
     last = steps[-1]
-    lines = [("token frequencies alone", _level(metrics, report), style.BASELINE, (0, (5, 3)))]
+    lines: list[tuple[str, float, str, Any]] = [
+        ("token frequencies alone", _level(metrics, report), style.BASELINE, (0, (5, 3)))
+    ]
     teacher = report.model(TEACHER)
     if teacher is not None and teacher.masked:
         lines.append(("teacher", teacher.mean("cross_entropy"), style.ROLES[TEACHER], (0, (1, 1.6))))

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from unibert.evaluate import style
@@ -38,7 +39,7 @@ def heatmap_chart(report: Report, path: Path) -> Path:
     lines = lay_out(report, report.main.per_language("to_english"))
     tall = len(models) + 1.75
     width, height = (PER_LINE + 5.2) * TILE_INCHES, len(lines) * tall * TILE_INCHES * 0.82 + 1.2
-    with plt.rc_context(style.STYLE):
+    with style.context():
         figure = plt.figure(figsize=(width, height))
         ax = figure.add_axes((0, 0, 1, 1 - 1.0 / height))
         ax.set_axis_off()
@@ -118,7 +119,7 @@ def _colours() -> Colormap:
     return LinearSegmentedColormap.from_list("map", plt.get_cmap("YlGnBu")(np.linspace(0.04, 0.9, 64)))
 
 
-def _scale(figure: plt.Figure, *, width: float, height: float) -> None:
+def _scale(figure: Figure, *, width: float, height: float) -> None:
     ax = figure.add_axes((1 - 2.9 / width, 1 - 0.5 / height, 2.6 / width, 0.13 / height))
     bar = figure.colorbar(ScalarMappable(Normalize(0, 100), _colours()), cax=ax, orientation="horizontal")
     bar.outline.set_visible(False)

@@ -42,9 +42,8 @@ def read_heldout(folder: Path, *, languages: Sequence[str]) -> Heldout:
     Raises:
         DataError: a file is missing, a row is damaged, or no message is in English.
     """
-    parallel = folder / "heldout" / "parallel.jsonl"
-    messages = _read_parallel(parallel, languages=languages)
-    digest = hashlib.sha256(parallel.read_bytes())
+    messages = read_parallel(folder, languages=languages)
+    digest = hashlib.sha256(_parallel_path(folder).read_bytes())
     lines: dict[str, list[str]] = {}
     sources: Counter[str] = Counter()
     for code in languages:
@@ -59,7 +58,13 @@ def read_heldout(folder: Path, *, languages: Sequence[str]) -> Heldout:
     return Heldout(messages, lines, dict(sources.most_common()), digest.hexdigest())
 
 
-def _read_parallel(path: Path, *, languages: Sequence[str]) -> list[Message]:
+def read_parallel(folder: Path, *, languages: Sequence[str]) -> list[Message]:
+    """The messages of `<folder>/heldout/parallel.jsonl`, each with its texts in English and in `languages`.
+
+    Raises:
+        DataError: the file is missing, a row is damaged, or no message is in English.
+    """
+    path = _parallel_path(folder)
     messages = []
     for number, row in enumerate(read_rows(path), start=1):
         key, texts = row.get("key"), row.get("texts")
@@ -69,6 +74,10 @@ def _read_parallel(path: Path, *, languages: Sequence[str]) -> list[Message]:
     if not any(ENGLISH in message.texts for message in messages):
         raise DataError(f"{path}: no message in English, and retrieval goes to and from English; {REMEDY}")
     return messages
+
+
+def _parallel_path(folder: Path) -> Path:
+    return folder / "heldout" / "parallel.jsonl"
 
 
 def split_fraction(text: str) -> float:

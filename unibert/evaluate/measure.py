@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
@@ -81,7 +82,7 @@ def baseline(material: Material) -> Baseline:
     found = unigram_baseline(token_counts(material.shards), targets)
     present = [i for i, ids in enumerate(targets) if ids.size]
 
-    def named(values: Sequence[float]) -> dict[str, float]:
+    def named(values: np.ndarray) -> dict[str, float]:
         return {material.languages[i]: float(values[i]) for i in present}
 
     kinds = ("per_language", "overall", "backed_off")

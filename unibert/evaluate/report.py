@@ -14,10 +14,21 @@ from unibert.evaluate.curves import HELDOUT, read_metrics, training_chart
 from unibert.evaluate.heatmap import heatmap_chart
 from unibert.evaluate.results import TEACHER, ModelResult, Report
 
+KINDS = {
+    "mediawiki": "interface messages of a wiki",
+    "firefox": "interface messages of a browser",
+    "wordpress": "interface messages of a blog",
+    "gnome-user-docs": "desktop help",
+    "libreoffice-help": "office help",
+    "quran": "scripture",
+    "udhr": "the Declaration of Human Rights",
+    "wikipedia": "encyclopaedia",
+}
+"""What kind of text a source is, where its name does not say it."""
 LIMITS = (
-    "The held-out text is software help, interface messages and scripture, not an encyclopaedia or the web: these "
-    "numbers say how the models compare with each other on such text, not how well they do elsewhere.",
-    "Interface messages repeat names and placeholders, which makes finding a translation easier than in prose.",
+    "Held-out text comes from the sources of the training text, named above. The numbers say how the models compare "
+    "with each other on such text, and not how well any of them does elsewhere.",
+    "Messages repeat names and placeholders, which makes finding a translation easier than in prose.",
     "Nothing is put before a text, so a teacher whose card asks for a prefix may do better with it.",
     "A probe that fails shows that no linear map reads the language, not that the language is gone.",
 )
@@ -70,12 +81,13 @@ def headline(report: Report) -> list[dict[str, Any]]:
     return rows
 
 
-def _share(model: ModelResult, teacher: ModelResult | None, metric: str) -> float | None:
-    """A model's mean over the teacher's, on the languages that both have."""
-    if teacher is None:
+def _share(model: ModelResult, other: ModelResult | None, metric: str) -> float | None:
+    """A model's mean over another's, on the languages that both have."""
+    if other is None:
         return None
-    both = set(model.per_language(metric)) & set(teacher.per_language(metric))
-    return model.mean(metric, among=both) / teacher.mean(metric, among=both) if both else None
+    both = set(model.per_language(metric)) & set(other.per_language(metric))
+    below = other.mean(metric, among=both)
+    return model.mean(metric, among=both) / below if both and below else None
 
 
 def groups(report: Report) -> dict[str, dict[str, dict[str, Any]]]:
@@ -140,13 +152,14 @@ def _reading(report: Report) -> str:
         gap = base.mean() - main.mean("cross_entropy")
         beats = sum(score.cross_entropy < base.values[code] for code, score in main.masked.items())
         said.append(
-            f"Held-out masked cross-entropy of the {main.name} is {abs(gap):.2f} nats {'below' if gap > 0 else 'above'} "
-            f"what token frequencies alone give; it is below in {beats} of {len(main.masked)} languages."
+            f"Held-out masked cross-entropy of the {main.name} is {abs(gap):.2f} nats "
+            f"{'below' if gap > 0 else 'above'} that of token frequencies alone, and it is below in {beats} "
+            f"of {len(main.masked)} languages."
         )
-    for other in report.models:
-        share = _share(main, other, "to_english")
-        if other is not main and share is not None:
-            said.append(f"Its mean retrieval into English is {_percent(share)} of the {other.name}'s.")
+    others = [(other.name, _share(main, other, "to_english")) for other in report.models if other is not main]
+    shares = " and ".join(f"{_percent(share)} of the {name}'s" for name, share in others if share is not None)
+    if shares:
+        said.append(f"Its mean retrieval into English is {shares}.")
     return " ".join(said)
 
 
@@ -180,28 +193,33 @@ def _method_lines(report: Report) -> Iterator[str]:
     main, base = report.main, report.baseline
     targets = sum(score.targets for score in main.masked.values())
     kinds = ", ".join(f"{kind.replace('_', ' ')} {base.mean(kind):.3f}" for kind in base.kinds)
-    sources = ", ".join(f"{name} {count}" for name, count in report.sources.items())
+    sources = ", ".join(f"{count} of {_kind(name)}" for name, count in report.sources.items())
     probe = next(iter(main.probe.values()), None)
     yield f"- `{report.command}`, {report.made}; " + ", ".join(f"{k} {v}" for k, v in report.versions.items())
     for model in report.models:
         yield f"- {model.name}: `{model.folder}`, {model.dtype}, measured in {model.seconds:.0f} s"
     yield "- Every mean is over languages, each weighing the same."
-    yield f"- Masked prediction: {targets} targets with fixed masks in held-out lines ({sources}); the same for all models."
+    yield f"- Masked prediction: {targets} targets with fixed masks in held-out lines, the same for all models."
+    yield f"- Held-out lines: {sources}"
     yield (
         f"- Token frequencies: those of the training shards, on the same targets. Add-one per language, add-one over "
         f"all languages, and Witten-Bell (the language backed off to all); means {kinds}. Compared with: the lowest."
     )
     yield (
         f"- Retrieval: {report.messages} messages held out by text; mean of the last hidden state over tokens, cosine, "
-        f"best of all English messages (into English) or of the language's own (out of it); untranslated copies left out."
+        f"best of all English messages (into English) or of the language's own (out of it); copies left out."
     )
     if probe is not None:
         yield (
-            f"- Language probe: a fresh multinomial logistic regression on frozen, standardised features, {probe.train} "
-            f"training and {probe.test} test lines split by a hash of the text; brackets are 95 % Wilson intervals."
+            f"- Language probe: a fresh multinomial logistic regression on frozen, standardised features; "
+            f"{probe.train} training and {probe.test} test lines, by a hash of the text; 95 % Wilson intervals."
         )
     for what, why in report.left_out.items():
         yield f"- Left out: {what} ({why})"
+
+
+def _kind(source: str) -> str:
+    return f"{source} ({KINDS[source]})" if source in KINDS else source
 
 
 def _probe(model: ModelResult, feature: str) -> str:

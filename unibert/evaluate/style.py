@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -28,7 +30,7 @@ OTHERS = ("#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 GROUPS = ("#332288", "#117733", "#aa4499", "#44aa99", "#882255", "#999933", "#cc6677", "#88ccee")
 MARKERS = {TEACHER: "D", STUDENT: "o", BEFORE: "o"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": FAINT,
@@ -61,6 +63,11 @@ class Row:
     text: str
     group: str
     code: str | None = None
+
+
+def context() -> AbstractContextManager[None]:
+    """Within it, charts have this style; outside, matplotlib's settings are as they were."""
+    return plt.rc_context(STYLE)
 
 
 def colour_of(name: str, *, among: Sequence[str]) -> str:

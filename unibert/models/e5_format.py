@@ -24,6 +24,10 @@ from unibert.errors import DataError
 
 BLOCK = 32
 BLOCK_TYPE = np.dtype([("scale", "<f2"), ("pairs", "u1", BLOCK // 2)])
+SIZES = (
+    *("hidden_size", "num_layers", "num_heads", "intermediate_size"),
+    *("vocabulary_rows", "positions", "token_types"),
+)
 LAYER_NAMES = {
     "attention.self.query": "q",
     "attention.self.key": "k",
@@ -100,10 +104,12 @@ class E5File:
     @classmethod
     def _parse(cls, reader: _Reader) -> E5File:
         reader.take("4sI")
-        *sizes, epsilon, block = reader.take("7ifi")
+        sizes = dict(zip(SIZES, reader.take("7i"), strict=True))
+        epsilon, block = reader.take("fi")
         if block != BLOCK:
             raise ValueError(f"blocks of {block} weights, where {BLOCK} are known")
-        count, *special = reader.take("5i")
+        (count,) = reader.take("i")
+        special = dict(zip(("bos", "eos", "pad", "unk"), reader.take("4i"), strict=True))
         (text_bytes,) = reader.take("Q")
         offsets = reader.array("<u4", count + 1)
         reader.array("<f4", count)  # scores
@@ -119,7 +125,7 @@ class E5File:
             if offset + size > len(reader.data):
                 raise ValueError(f"tensor {name} ends after the file")
             directory[name] = (elements, offset, size)
-        return cls(*sizes, epsilon, *special, pieces, reader.data, directory)
+        return cls(**sizes, **special, epsilon=epsilon, pieces=pieces, data=reader.data, directory=directory)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """The values of a tensor in fp32, flat."""

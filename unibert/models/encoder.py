@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from unibert.config import Recipe
@@ -46,7 +46,7 @@ class Encoder(nn.Module):
     def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__()
         hf.set_attn_implementation("sdpa")
-        self.hf = hf
+        self.hf: Any = hf  # a PreTrainedModel, whose parts type checkers do not know
 
     def forward(
         self,
@@ -171,9 +171,10 @@ def keep_layers(encoder: Encoder, layers: tuple[int, ...]) -> None:
             f"student.teacher_layers = {list(layers)}: name each of the source's layers 0..{len(stack.layer) - 1} "
             "at most once"
         )
-    stack.layer = nn.ModuleList([stack.layer[layer] for layer in layers])
-    for index, layer in enumerate(stack.layer):
+    kept: list[Any] = [stack.layer[layer] for layer in layers]
+    for index, layer in enumerate(kept):
         layer.attention.self.layer_idx = index
+    stack.layer = nn.ModuleList(kept)
     encoder.hf.config.num_hidden_layers = len(layers)
 
 
@@ -214,7 +215,7 @@ def _random_config(recipe: Recipe) -> BertConfig:
     )
 
 
-def student_config(recipe: Recipe) -> BertConfig:
+def student_config(recipe: Recipe) -> PretrainedConfig:
     """The Hugging Face configuration of `build_student(recipe)`, without reading any weight."""
     student = recipe.student
     if student.start == "random":

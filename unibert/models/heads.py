@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 
@@ -19,11 +20,11 @@ def seeded(seed: int, *, purpose: str) -> Iterator[None]:
     """New weights drawn inside depend on the seed and the purpose only; the random state outside is left alone."""
     digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
         yield
 
 
-def masked_lm_head(hf: PreTrainedModel) -> nn.Module:
+def masked_lm_head(hf: PreTrainedModel) -> Any:
     """The module from hidden states [..., H] to logits [..., V]: `cls` in BERT's family, `lm_head` in RoBERTa's."""
     for name in ("cls", "lm_head"):
         if (head := getattr(hf, name, None)) is not None:

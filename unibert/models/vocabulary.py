@@ -76,7 +76,7 @@ def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
 
 
 def read_kept_ids(tokenizer: Path) -> np.ndarray:
-    """kept_ids.npy of a trimmed tokenizer, int64 [V]: the id each piece had before."""
+    """kept_ids.npy of a trimmed tokenizer, int64 [V]: the id each piece had before (unk's for a piece that is new)."""
     path = tokenizer / "kept_ids.npy"
     if not path.is_file():
         raise DataError(f"{path} is missing: make the tokenizer first (unibert data tokenize RECIPE)")
@@ -84,24 +84,25 @@ def read_kept_ids(tokenizer: Path) -> np.ndarray:
         kept_V = np.load(path).astype(np.int64)
     except (ValueError, EOFError) as error:
         raise DataError(f"{path}: damaged ({error}); make the tokenizer again with --force") from error
-    if kept_V.ndim != 1 or len(np.unique(kept_V)) != len(kept_V):
-        raise DataError(f"{path}: not a list of different ids; make the tokenizer again with --force")
+    if kept_V.ndim != 1 or not len(kept_V):
+        raise DataError(f"{path}: not a list of ids; make the tokenizer again with --force")
     return kept_V
 
 
 def trim_embeddings(hf: PreTrainedModel, kept_V: np.ndarray) -> None:
     """Keep these rows of the word embeddings, and of the output bias, in this order, in place."""
-    rows = hf.get_input_embeddings().weight
-    if kept_V.min() < 0 or kept_V.max() >= len(rows):
-        raise DataError(f"the trimmed tokenizer keeps id {kept_V.max()}, the teacher has {len(rows)} rows: not a pair")
+    rows = hf.config.vocab_size
+    if kept_V.min() < 0 or kept_V.max() >= rows:
+        raise DataError(f"the trimmed tokenizer keeps id {kept_V.max()}, the teacher has {rows} rows: not a pair")
     kept = torch.from_numpy(kept_V)
-    bias_V = masked_lm_head(hf).predictions.bias.detach()[kept].clone()
-    rows_VH = rows.detach()[kept].clone()
+    table: Any = hf.get_input_embeddings()
+    predictions = masked_lm_head(hf).predictions
+    rows_VH, bias_V = table.weight.detach()[kept], predictions.bias.detach()[kept]
     hf.resize_token_embeddings(len(kept_V), mean_resizing=False)
+    table = hf.get_input_embeddings()
     with torch.no_grad():
-        hf.get_input_embeddings().weight.copy_(rows_VH)
-        predictions = masked_lm_head(hf).predictions
-        predictions.bias = torch.nn.Parameter(bias_V)
+        table.weight.copy_(rows_VH)
+    predictions.bias = torch.nn.Parameter(bias_V)
     hf.tie_weights()
 
 
@@ -116,7 +117,8 @@ def copy_tokenizer(tokenizer: Path, *, into: Path, hf: PreTrainedModel) -> None:
     hf.config.pad_token_id = loaded.pad_token_id
     hf.config.bos_token_id = loaded.bos_token_id
     hf.config.eos_token_id = loaded.eos_token_id
-    hf.get_input_embeddings().padding_idx = loaded.pad_token_id
+    table: Any = hf.get_input_embeddings()
+    table.padding_idx = loaded.pad_token_id
 
 
 def log_frequencies(recipe: Recipe, *, shards: ShardSet) -> Tensor:

@@ -26,7 +26,7 @@ class ScalarWriter:
     """
 
     def __init__(self, folder: Path, *, first_step: int, layout: dict[str, dict[str, list]]) -> None:
-        earlier = sorted(folder.glob("events.out.tfevents.*"))
+        earlier = sorted(folder.glob("events.out.tfevents.[0-9]*"))
         _wait_for_a_later_name(earlier)
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else 0)
         if not first_step or not earlier:
@@ -45,10 +45,14 @@ class ScalarWriter:
 
 
 def _wait_for_a_later_name(earlier: Sequence[Path]) -> None:
-    """Event files are read in the order of their names, which begin with the second they were opened in."""
-    newest = max((int(path.name.split(".")[3]) for path in earlier if path.name.split(".")[3].isdigit()), default=0)
-    if 0 <= newest - time.time() + 1 <= 1:
-        time.sleep(newest + 1 - time.time())
+    """Wait while a new file would not come last: they are read by name, which begins with the second of opening.
+
+    Clocks of two machines may differ by seconds; a difference beyond ten is not waited for.
+    """
+    newest = max((int(path.name.split(".")[3]) for path in earlier), default=0)
+    wait = newest + 1 - time.time()
+    if 0 < wait <= 10:
+        time.sleep(wait)
 
 
 def write_projector(

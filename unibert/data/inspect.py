@@ -1,0 +1,88 @@
+"""What the model sees: masked documents of every language, decoded, and how a micro-batch is packed."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+from tokenizers import Tokenizer
+
+from unibert.data.batches import Batch, Stream
+from unibert.data.masking import mask
+from unibert.data.shards import ShardSet
+from unibert.languages import LANGUAGES
+from unibert.plan import smoothed_shares
+from unibert.schema import Recipe
+
+# Isolates: a right-to-left text keeps its own order inside a left-to-right line (Unicode UAX #9).
+ISOLATE, END_ISOLATE = "\u2068", "\u2069"
+MASKED, RANDOM, KEPT = "bold red", "bold yellow", "bold green"
+
+
+def show(recipe: Recipe, *, samples: int = 2, console: Console | None = None) -> None:
+    """Print `samples` masked documents of every language with their targets, and one packed micro-batch in numbers.
+
+    Raises:
+        DataError: the shards are missing or damaged.
+    """
+    console = console or Console()
+    shards = ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages)
+    tokenizer = Tokenizer.from_file(str(recipe.data.folder / "tokenizer" / "tokenizer.json"))
+    shares = smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent)
+    legend = [("[_]", MASKED), " masked  ", ("[a~]", RANDOM), " random  ", ("[a]", KEPT), " shown as it is"]
+    console.print(Text.assemble("targets:  ", *legend))
+    for language, code in enumerate(shards.languages):
+        facts = LANGUAGES.get(code)
+        named = f"{facts.name}, {facts.script}, " if facts else ""
+        console.print(Text(f"\n{code}  {named}{shares[language]:.2%} of the stream", style="bold"))
+        available = int(shards.samples_per_language[language])
+        for number in range(min(samples, available)):
+            for line in view(recipe, shards, tokenizer, language=language, index=number * available // samples):
+                console.print(line)
+    console.print(Text("\n" + packing(Stream(recipe, shards, rank=0, world=1).step(0)[0])))
+
+
+def view(recipe: Recipe, shards: ShardSet, tokenizer: Tokenizer, *, language: int, index: int) -> tuple[Text, Text]:
+    """(the document as shown to the model in its first epoch, its targets)."""
+    ids = shards.sample(language, index)
+    shown, positions, targets = mask(
+        ids,
+        sample_id=int(shards.document_id(np.array([language]), np.array([index]))[0]),
+        epoch=0,
+        seed=recipe.train.seed,
+        masking=recipe.masking,
+        special=shards.special,
+        vocabulary_size=shards.vocabulary_size,
+    )
+    place_of = dict(zip(positions.tolist(), targets.tolist(), strict=True))
+    text = Text("  " + ISOLATE)
+    for place, token in enumerate(shown.tolist()):
+        # The space before the first word is the tokenizer's, not the text's.
+        piece = _readable(tokenizer, token).lstrip() if place == 1 else _readable(tokenizer, token)
+        if place not in place_of:
+            text.append("" if token in (shards.special.cls, shards.special.sep) else piece)
+        elif token == shards.special.mask:
+            text.append(_around(_readable(tokenizer, place_of[place]), "_", ""), style=MASKED)
+        else:
+            random = token != place_of[place]
+            text.append(_around(piece, piece.strip(), "~" if random else ""), style=RANDOM if random else KEPT)
+    wanted = "  ".join(ISOLATE + (_readable(tokenizer, t).strip() or "␣") + END_ISOLATE for t in targets.tolist())
+    return text.append(END_ISOLATE), Text(f"    {len(targets)} of {len(ids)}: {wanted}", style="dim")
+
+
+def packing(batch: Batch) -> str:
+    """One micro-batch in numbers."""
+    rows, width = batch.input_ids.shape
+    return (
+        f"a micro-batch: {batch.documents} documents in {rows} rows of {width}, {batch.tokens} tokens, "
+        f"{batch.padding_fraction:.1%} padding, {batch.targets} targets ({batch.targets / batch.tokens:.1%})"
+    )
+
+
+def _readable(tokenizer: Tokenizer, token: int) -> str:
+    return (tokenizer.id_to_token(token) or "").replace("▁", " ")
+
+
+def _around(piece: str, inside: str, mark: str) -> str:
+    """The piece's leading space, then a bracket that stays visible without colour."""
+    return f"{' ' if piece.startswith(' ') else ''}[{inside}{mark}]"
