@@ -17,7 +17,7 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
 from unibert.config import Recipe, load_recipe
 from unibert.errors import CheckpointError
-from unibert.model_card import write_card
+from unibert.models.card import write_card
 from unibert.models.encoder import Encoder, freeze, source_folder, student_config
 from unibert.models.folders import replaced_folder, save_hf
 from unibert.models.vocabulary import copy_tokenizer

@@ -11,11 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from unibert.data.sampler import hash64
+from unibert.data.sampler import combine, hash64
 from unibert.data.shard_format import SpecialIds
 from unibert.schema import Masking
 
-_CHOOSE, _KIND, _TOKEN, _ROUND = range(4)  # what a random number is for
+PURPOSES = _CHOOSE, _KIND, _TOKEN, _ROUND = range(4)  # what a random number is for
 
 
 def mask(
@@ -75,7 +75,7 @@ def mask_many(
     shown = ids.astype(np.int64)
     document, place = _places(lengths)
     key = hash64(seed, sample_ids, epochs)
-    candidates = np.flatnonzero(~np.isin(shown, special.all()))
+    candidates = np.flatnonzero(~_is_special(special, vocabulary_size)[shown])
     wanted = _targets_wanted(np.bincount(document[candidates], minlength=len(lengths)), key, masking.fraction)
     # The targets of a document are its `wanted` candidates with the lowest random numbers.
     luck = _uniform(key[document[candidates]], place[candidates], _CHOOSE)
@@ -87,7 +87,7 @@ def mask_many(
     keys, places = key[document[positions]], place[positions]
     kind = _uniform(keys, places, _KIND)
     ordinary = _ordinary(special, vocabulary_size)
-    drawn = ordinary[(hash64(keys, places, _TOKEN) % np.uint64(len(ordinary))).astype(np.int64)]
+    drawn = ordinary[(_random(keys, places, _TOKEN) % np.uint64(len(ordinary))).astype(np.int64)]
     as_random = kind < masking.mask_fraction + masking.random_fraction
     shown[positions] = np.where(kind < masking.mask_fraction, special.mask, np.where(as_random, drawn, targets))
     return shown, positions, targets
@@ -101,18 +101,32 @@ def _places(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _targets_wanted(candidates: np.ndarray, key: np.ndarray, fraction: float) -> np.ndarray:
     """Targets of each document, [D]: the mean is fraction * candidates where that is at least 1."""
-    wanted = np.floor(fraction * candidates + _uniform(key, 0, _ROUND)).astype(np.int64)
-    return np.minimum(np.maximum(wanted, 1), candidates)
+    luck = _uniform(key, np.zeros(len(key), dtype=np.int64), _ROUND)
+    return np.minimum(np.maximum(np.floor(fraction * candidates + luck).astype(np.int64), 1), candidates)
 
 
-def _uniform(key: np.ndarray, place: np.ndarray | int, purpose: int) -> np.ndarray:
+def _random(key: np.ndarray, place: np.ndarray, purpose: int) -> np.ndarray:
+    """64 random bits for each (key, place, purpose)."""
+    return combine(key, (place * len(PURPOSES) + purpose).astype(np.uint64))
+
+
+def _uniform(key: np.ndarray, place: np.ndarray, purpose: int) -> np.ndarray:
     """Numbers in [0, 1) with 53 random bits."""
-    return (hash64(key, place, purpose) >> np.uint64(11)) * 2.0**-53
+    return (_random(key, place, purpose) >> np.uint64(11)) * 2.0**-53
+
+
+@lru_cache(maxsize=4)
+def _is_special(special: SpecialIds, vocabulary_size: int) -> np.ndarray:
+    """Whether an id is special, bool [V]."""
+    flags = np.zeros(vocabulary_size, dtype=bool)
+    flags[list(special.all())] = True
+    flags.flags.writeable = False
+    return flags
 
 
 @lru_cache(maxsize=4)
 def _ordinary(special: SpecialIds, vocabulary_size: int) -> np.ndarray:
     """Ids that are not special, [V - specials]."""
-    ids = np.setdiff1d(np.arange(vocabulary_size), special.all())
+    ids = np.flatnonzero(~_is_special(special, vocabulary_size))
     ids.flags.writeable = False
     return ids

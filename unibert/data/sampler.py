@@ -49,15 +49,19 @@ class Draw:
 
 
 def hash64(*parts: int | np.ndarray) -> np.ndarray:
-    """A 64-bit hash of the parts, elementwise with broadcasting: SplitMix64's finaliser, chained.
+    """A 64-bit hash of the parts, elementwise with broadcasting: `combine` from left to right."""
+    state = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        state = combine(state, np.asarray(part & MASK64 if isinstance(part, int) else part).astype(np.uint64))
+    return state
+
+
+def combine(state: np.ndarray, word: np.ndarray) -> np.ndarray:
+    """A hash of (hash, word), uint64: SplitMix64's step, one-to-one in the word.
 
     Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".
     """
-    state = np.zeros(1, dtype=np.uint64)
-    for part in parts:
-        word = np.asarray(part & MASK64 if isinstance(part, int) else part).astype(np.uint64)
-        state = _finish((state ^ word) + GOLDEN)
-    return state
+    return _finish((state ^ word) + GOLDEN)
 
 
 def _finish(x: np.ndarray) -> np.ndarray:
@@ -91,9 +95,11 @@ def permute(place: np.ndarray, *, size: np.ndarray, key: np.ndarray) -> np.ndarr
 def _feistel(x: np.ndarray, *, a: np.ndarray, b: np.ndarray, key: np.ndarray) -> np.ndarray:
     """A permutation of range(a * b): the two coordinates are shifted in turn by a hash of the other."""
     left, right = x // b, x % b
-    for turn in range(0, ROUNDS, 2):
-        left = (left + hash64(key, turn, right) % a) % a
-        right = (right + hash64(key, turn + 1, left) % b) % b
+    for _ in range(ROUNDS // 2):
+        key = key + GOLDEN
+        left = (left + combine(key, right) % a) % a
+        key = key + GOLDEN
+        right = (right + combine(key, left) % b) % b
     return left * b + right
 
 

@@ -23,7 +23,7 @@ from unibert.config import Recipe
 from unibert.data.lines import file_sha256, read_json, say, write_json
 from unibert.errors import ConfigError, DataError, MachineError
 from unibert.models.e5_format import E5File
-from unibert.models.folders import replaced_folder, save_hf
+from unibert.models.folders import quiet_hf, replaced_folder, save_hf
 
 SOURCE_FILE = "source.json"
 
@@ -194,7 +194,8 @@ def convert(weights: Path, *, tokenizer: Path, folder: Path) -> int:
 def _from_hub(folder: Path, *, source: str) -> dict[str, Any]:
     """Copy a hub model, or a local folder, with its tokenizer."""
     try:
-        model = AutoModel.from_pretrained(source, dtype=torch.float32)
+        with quiet_hf():
+            model = AutoModel.from_pretrained(source, dtype=torch.float32)
         AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     except (OSError, ValueError) as error:
         raise MachineError(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as hf_logging
 
 from unibert.config import Recipe
 from unibert.errors import ConfigError, DataError
-from unibert.models.folders import newest_export
+from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
 
 log = logging.getLogger(__name__)
@@ -100,22 +100,19 @@ def load_encoder(folder: Path, *, dropout: float = 0.0, attention_dropout: float
     Raises:
         DataError: the folder is damaged, or lacks weights other than the head's.
     """
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # its table of missing weights is judged below instead
     try:
-        hf, info = AutoModelForMaskedLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            output_loading_info=True,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=attention_dropout,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        with quiet_hf():
+            hf, info = AutoModelForMaskedLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                output_loading_info=True,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=attention_dropout,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: cannot be read as a masked-LM encoder: {error}") from error
-    finally:
-        hf_logging.set_verbosity(level)
     prefix = f"{hf.base_model_prefix}."
     lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix))
     if lost:

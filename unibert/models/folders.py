@@ -53,15 +53,24 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def save_hf(model: PreTrainedModel, folder: Path) -> None:
-    """Write a model's configuration and weights, without a progress bar, readable as the folder's own rights say."""
-    shown = hf_logging.is_progress_bar_enabled()
+@contextmanager
+def quiet_hf() -> Iterator[None]:
+    """Without Hugging Face's progress bars and tables of weights; who loads judges these itself."""
+    level, shown = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder)
+        yield
     finally:
+        hf_logging.set_verbosity(level)
         if shown:
             hf_logging.enable_progress_bar()
+
+
+def save_hf(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model's configuration and weights, with the rights that other files get."""
+    with quiet_hf():
+        model.save_pretrained(folder)
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.glob("*.safetensors"):

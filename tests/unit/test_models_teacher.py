@@ -1,0 +1,72 @@
+"""The teacher is frozen, in eval mode, and its answers are constants."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import make_workspace
+from unibert.config import load_recipe
+from unibert.data.batches import Stream
+from unibert.data.shards import ShardSet
+from unibert.errors import DataError
+from unibert.models.encoder import build_student
+from unibert.models.teacher import ResidentTeacher, load_teacher
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="module")
+def batch(recipe_file):
+    recipe = load_recipe(recipe_file)
+    shards = ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages)
+    steps = Stream(recipe, shards, rank=0, world=1).steps(0)
+    first = next(steps)[0]
+    steps.close()
+    return first
+
+
+def test_it_answers_as_a_constant_and_without_dropout(recipe_file, batch):
+    recipe = load_recipe(recipe_file, ["--student.dropout", "0.5", "--student.attention_dropout", "0.5"])
+    student = build_student(recipe)  # in train mode, with dropout, and it would change from call to call
+    teacher = ResidentTeacher(student)
+    first, second = teacher.forward(batch), teacher.forward(batch)
+    assert torch.equal(first.last_hidden, second.last_hidden) and torch.equal(first.masked_logits, second.masked_logits)
+    assert not first.last_hidden.requires_grad and not any(p.requires_grad for p in teacher.encoder.parameters())
+    # plain tensors, which autograd may keep: not of inference mode
+    weight = torch.ones_like(first.last_hidden, requires_grad=True)
+    (weight * first.last_hidden).sum().backward()
+    assert torch.equal(weight.grad, first.last_hidden)
+
+
+def test_it_says_what_it_can_give(recipe_file, batch, tmp_path):
+    recipe = load_recipe(recipe_file)
+    teacher = load_teacher(recipe, device=CPU)
+    assert teacher.gives == {"last_hidden", "masked_logits"}
+    out = teacher.forward(batch)
+    assert out.last_hidden.shape == (*batch.input_ids.shape, 32) and out.last_hidden.dtype == torch.float32
+    assert out.masked_logits.shape == (batch.targets, teacher.encoder.vocabulary_size)
+    assert teacher.forward(batch, masked_logits=False).masked_logits is None
+    teacher.encoder.hf.bert.save_pretrained(tmp_path / "body")
+    headless = load_teacher(load_recipe(recipe_file, ["--teacher.path", str(tmp_path / "body")]), device=CPU)
+    assert headless.gives == {"last_hidden"} and headless.forward(batch).masked_logits is None
+
+
+def test_it_computes_in_the_precision_asked_for(recipe_file, batch):
+    exact = load_teacher(load_recipe(recipe_file, ["--teacher.dtype", "fp32"]), device=CPU).forward(batch)
+    low = load_teacher(load_recipe(recipe_file, ["--teacher.dtype", "bf16"]), device=CPU).forward(batch)
+    assert low.last_hidden.dtype == torch.bfloat16
+    real = (batch.document >= 0).numpy()
+    error = (low.last_hidden.float() - exact.last_hidden).numpy()[real]
+    assert 0 < np.abs(error).mean() < 0.03
+
+
+def test_a_missing_teacher_names_its_place(recipe_file, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        load_teacher(load_recipe(recipe_file, ["--teacher.path", str(tmp_path / "nowhere")]), device=CPU)

@@ -1,0 +1,85 @@
+import math
+import signal
+
+import pytest
+
+from unibert.errors import MachineError
+from unibert.runtime import schedules
+from unibert.runtime.dist import Ranks, ranks_from_environment
+from unibert.runtime.stop import StopFlag
+from unibert.schema import Optimizer, Ramp
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, Ranks(0, 1, 0, 1, "alone")),
+        (
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
+            Ranks(3, 4, 1, 2, "torch or deepspeed"),
+        ),
+        (
+            {
+                "OMPI_COMM_WORLD_RANK": "1",
+                "OMPI_COMM_WORLD_SIZE": "2",
+                "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+            },
+            Ranks(1, 2, 1, 2, "OpenMPI"),
+        ),
+        (
+            {
+                "SLURM_PROCID": "5",
+                "SLURM_NTASKS": "8",
+                "SLURM_LOCALID": "1",
+                "SLURM_STEP_ID": "0",
+                "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+            },
+            Ranks(5, 8, 1, 4, "SLURM"),
+        ),
+        # The shell of a batch job is no rank: only what srun starts has a step.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Ranks(0, 1, 0, 1, "alone")),
+    ],
+)
+def test_ranks_come_from_the_launcher(env, expected):
+    assert ranks_from_environment(env) == expected
+
+
+def test_half_of_a_launcher_or_a_rank_outside_is_refused():
+    with pytest.raises(MachineError, match="without WORLD_SIZE"):
+        ranks_from_environment({"RANK": "0"})
+    with pytest.raises(MachineError, match="outside"):
+        ranks_from_environment({"RANK": "2", "WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+def test_rate_rises_to_the_peak_and_ends_at_the_final_fraction(shape):
+    table = Optimizer(learning_rate=2.0, warmup_fraction=0.1, schedule=shape, final_fraction=0.25)
+    rates = [schedules.learning_rate(step, steps=100, optimizer=table) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == pytest.approx(2.0)
+    assert rates[-1] == pytest.approx(2.0 if shape == "constant" else 0.5)
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    if shape != "constant":  # half way after the warm-up: linear and cosine meet
+        assert rates[54] == pytest.approx(0.5 + 1.5 * 0.5)
+
+
+def test_the_ramp_is_dann_s():
+    values = [schedules.weight(Ramp(max=0.3, steepness=10), step=step, steps=11) for step in (1, 6, 11)]
+    assert values == pytest.approx([0.0, 0.3 * (2 / (1 + math.exp(-5)) - 1), 0.3 * (2 / (1 + math.exp(-10)) - 1)])
+    assert schedules.weight(0.7, step=3, steps=11) == 0.7
+
+
+def test_signals_and_the_file_become_one_flag(tmp_path):
+    flag = StopFlag(tmp_path / "STOP")
+    try:
+        assert not flag.wanted()
+        (tmp_path / "STOP").touch()
+        assert flag.wanted()
+        assert "STOP" in (flag.reason or "")
+        signal.raise_signal(signal.SIGUSR2)
+        assert flag.reason == "SIGUSR2"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        flag.restore()
