@@ -59,7 +59,9 @@ def exit_codes() -> str:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.UnibertError]
     meaning = {0: "done", errors.INTERRUPTED: "interrupted"}
     meaning |= {kind.exit_code: one_line(kind.__doc__) for kind in kinds}
-    return "\n".join(["| code | meaning |", "|---|---|", *(f"| {code} | {meaning[code]} |" for code in sorted(meaning))])
+    return "\n".join(
+        ["| code | meaning |", "|---|---|", *(f"| {code} | {meaning[code]} |" for code in sorted(meaning))]
+    )
 
 
 def keys() -> str:

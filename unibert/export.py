@@ -85,16 +85,22 @@ def checkpoint_weights(folder: Path, *, recipe: Recipe) -> dict[str, Tensor]:
     What trains in bf16 has fp32 masters, and these are taken; what is frozen has none and comes as it was used.
     """
     engine = folder / checkpoint.TAG
+    whole = engine / "mp_rank_00_model_states.pt"  # up to ZeRO-2: every weight, as the forward used it
     try:
+        saved = torch.load(whole, map_location="cpu", mmap=True, weights_only=False) if whole.is_file() else {}
+        weights = dict(saved.get("module", {}))
         if any(engine.glob("*_optim_states.pt")):
-            return _partitioned(folder)
-        return _whole(engine / "mp_rank_00_model_states.pt", recipe=recipe)
+            return weights | _partitioned_masters(folder)
+        return weights | _unnamed_masters(saved, recipe=recipe)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: the student's weights cannot be read: {error!r}") from error
 
 
-def _partitioned(folder: Path) -> dict[str, Tensor]:
-    """ZeRO 1 to 3: DeepSpeed's own tool puts the fp32 masters of all ranks together."""
+def _partitioned_masters(folder: Path) -> dict[str, Tensor]:
+    """ZeRO 1 to 3: DeepSpeed's own tool puts the fp32 masters of all ranks together.
+
+    It leaves out the frozen weights in ZeRO-1; in ZeRO-2 and 3 it has them too.
+    """
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -102,19 +108,18 @@ def _partitioned(folder: Path) -> dict[str, Tensor]:
     return dict(weights or {})
 
 
-def _whole(file: Path, *, recipe: Recipe) -> dict[str, Tensor]:
-    """ZeRO 0: every rank has everything; under bf16 the masters lie in the optimizer's groups, without names."""
-    saved = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
-    weights = dict(saved["module"])
-    groups = saved["optimizer"].get("fp32_groups")
-    if groups is None:
-        return weights
-    masters = [master for group in groups for master in group]
-    for name, master in zip(_names_in_optimizer(recipe), masters, strict=True):
-        if master.shape != weights[name].shape or not torch.equal(master.to(weights[name].dtype), weights[name]):
+def _unnamed_masters(saved: dict[str, Any], *, recipe: Recipe) -> dict[str, Tensor]:
+    """ZeRO 0: under bf16 the masters lie in the optimizer's groups, without names; under fp32 there are none."""
+    groups = saved["optimizer"].get("fp32_groups", [])
+    if not groups:
+        return {}
+    masters = [master.detach() for group in groups for master in group]
+    named = dict(zip(_names_in_optimizer(recipe), masters, strict=True))
+    for name, master in named.items():
+        used = saved["module"][name]
+        if master.shape != used.shape or not torch.equal(master.to(used.dtype), used):
             raise ValueError(f"the fp32 master of {name} is not the weight it stands for")
-        weights[name] = master.detach()
-    return weights
+    return named
 
 
 def _names_in_optimizer(recipe: Recipe) -> list[str]:
@@ -132,19 +137,18 @@ def _model(config: PretrainedConfig, state: dict[str, Tensor]) -> PreTrainedMode
     """A model that holds fp32 copies of these weights; no random number is drawn."""
     with torch.device("meta"):
         hf = AutoModelForMaskedLM.from_config(config)
-    expected = hf.state_dict()
-    for name, tensor in state.items():
-        if name in expected and tensor.shape != expected[name].shape:
+    expected = dict(hf.named_parameters())  # of tied names the first
+    if lost := sorted(expected.keys() - state.keys()):
+        raise CheckpointError(f"{len(lost)} weights of the student are missing, the first is {lost[0]}")
+    for name, parameter in expected.items():
+        if state[name].shape != parameter.shape:
             raise CheckpointError(
-                f"{name} has shape {list(tensor.shape)}, the recipe's student {list(expected[name].shape)}: "
+                f"{name} has shape {list(state[name].shape)}, the recipe's student {list(parameter.shape)}: "
                 "gather ZeRO-3 weights before, or export with the recipe of the run"
             )
-    own = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items() if name in expected}
-    result = hf.load_state_dict(own, strict=False, assign=True)
+    own = {name: state[name].detach().to("cpu", torch.float32) for name in expected}
+    hf.load_state_dict(own, strict=False, assign=True)
     hf.tie_weights()
-    lost = [name for name, parameter in hf.named_parameters() if parameter.is_meta]
-    if lost:
-        raise CheckpointError(f"{len(lost)} weights of the student are missing, the first is {lost[0]} {result}")
     return hf
 
 

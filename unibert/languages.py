@@ -192,7 +192,10 @@ def code_of(tag: str) -> str | None:
 
 
 def by_language(tags: Iterable[str]) -> dict[str, list[str]]:
-    """Group the tags a source has by our code; the tag equal to the code first, then aliases, then the others."""
+    """Group the tags a source has by our code, English first, then by code.
+
+    Of one language's tags the one equal to the code comes first, then its aliases, then the others.
+    """
     groups: dict[str, list[str]] = {}
     for tag in tags:
         if (code := code_of(tag)) is not None:
@@ -200,7 +203,7 @@ def by_language(tags: Iterable[str]) -> dict[str, list[str]]:
     for code, found in groups.items():
         names = LANGUAGES[code].mediawiki
         found.sort(key=lambda tag: (names.index(tag) if tag in names else len(names), tag))
-    return groups
+    return {code: groups[code] for code in sorted(groups, key=lambda code: (code != "en", code))}
 
 
 def check(codes: Iterable[str]) -> tuple[str, ...]:
@@ -220,4 +223,6 @@ def check(codes: Iterable[str]) -> tuple[str, ...]:
 
 def script_of(code: str) -> str:
     """ISO 15924 code of the language's usual script; ConfigError for a code that is not in the table."""
-    return LANGUAGES[check((code,))[0]].script
+    if code not in LANGUAGES:
+        check((code,))
+    return LANGUAGES[code].script

@@ -1,6 +1,6 @@
-"""launch_slurm/train.sbatch against stand-ins for srun, squeue, scontrol and the trainer: what it does with each ending.
+"""launch_slurm/train.sbatch against stand-ins for srun, squeue, scontrol and the trainer: what it does in each case.
 
-The trainer's contract is all it relies on: a file STOP in the run folder, or SIGTERM, makes a rank save and leave with 75.
+It relies on the trainer's contract alone: a file STOP in the run folder, or SIGTERM: save and leave with 75.
 """
 
 import os
@@ -117,7 +117,7 @@ def test_near_the_time_limit_it_saves_and_goes_back_into_the_queue(cluster: Clus
 
 
 def test_preemption_that_only_reaches_the_step_goes_back_into_the_queue(cluster: Cluster):
-    """With GraceTime SLURM sends TERM to every process of the step, the task's shell included, and not to the batch shell."""
+    """With GraceTime SLURM sends TERM to every process of the step, the task's shell too, not to the batch shell."""
     job = cluster.submit("long")
     until_training(job)
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()

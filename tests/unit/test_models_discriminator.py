@@ -20,7 +20,7 @@ def test_features_are_the_first_token_or_the_mean_of_each_document():
     states = hidden()
     states[DOCUMENT < 0] = 1e6  # padding must not be seen
     assert torch.equal(sentence_features(states, BATCH, "cls"), torch.stack([states[0, 2], states[0, 0], states[1, 0]]))
-    means = torch.stack([states[DOCUMENT == number].mean(0) for number in range(3)])
+    means = torch.stack([states[number == DOCUMENT].mean(0) for number in range(3)])
     torch.testing.assert_close(sentence_features(states, BATCH, "mean"), means)
     low = sentence_features(states.bfloat16(), BATCH, "mean")
     assert low.dtype == torch.bfloat16

@@ -114,7 +114,9 @@ def test_exactly_what_is_trainable_moves(trainable):
     moved = {name for name in state if not torch.equal(state[name], before[name])}
     every = {name for name, _ in encoder.named_parameters()}
     # the output matrix is the word table, the output bias has two names: each pair moves together
-    decoder = {"hf.cls.predictions.decoder.bias"} | ({"hf.cls.predictions.decoder.weight"} if trainable == "all" else set())
+    decoder = {"hf.cls.predictions.decoder.bias"} | (
+        {"hf.cls.predictions.decoder.weight"} if trainable == "all" else set()
+    )
     assert moved == {"all": every, "all_but_embeddings": every - TABLES, "head": HEAD}[trainable] | decoder
     assert encoder.hf.cls.predictions.decoder.weight is encoder.hf.bert.embeddings.word_embeddings.weight
     assert encoder.hf.cls.predictions.decoder.bias is encoder.hf.cls.predictions.bias
@@ -127,8 +129,12 @@ def test_a_student_has_the_layers_it_was_given(recipe_file):
     assert student.training and student.num_layers == 1
     own, other = student.hf.bert.encoder.layer[0].state_dict(), teacher.bert.encoder.layer[1].state_dict()
     assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
-    assert torch.equal(student.hf.bert.embeddings.word_embeddings.weight, teacher.bert.embeddings.word_embeddings.weight)
-    assert torch.equal(student.hf.cls.predictions.transform.dense.weight, teacher.cls.predictions.transform.dense.weight)
+    assert torch.equal(
+        student.hf.bert.embeddings.word_embeddings.weight, teacher.bert.embeddings.word_embeddings.weight
+    )
+    assert torch.equal(
+        student.hf.cls.predictions.transform.dense.weight, teacher.cls.predictions.transform.dense.weight
+    )
     layer = student.hf.bert.encoder.layer[0]
     assert (layer.output.dropout.p, layer.attention.self.dropout.p, layer.attention.self.layer_idx) == (0.2, 0.3, 0)
     assert student.hf.config.num_hidden_layers == 1
@@ -136,8 +142,8 @@ def test_a_student_has_the_layers_it_was_given(recipe_file):
 
 def test_a_student_depends_on_the_seed_alone(recipe_file):
     def weights(seed):
-        recipe = load_recipe(recipe_file, ["--student.start", "random", "--train.seed", str(seed), "--student.num_heads=4"]
-                             + ["--student.hidden_size", "32", "--student.num_layers", "1"])  # fmt: skip
+        options = ["--student.start=random", "--student.hidden_size=32", "--student.num_heads=4"]
+        recipe = load_recipe(recipe_file, [*options, "--student.num_layers=1", f"--train.seed={seed}"])
         return torch.cat([p.detach().flatten() for p in build_student(recipe).parameters()])
 
     state = torch.get_rng_state()
@@ -148,13 +154,17 @@ def test_a_student_depends_on_the_seed_alone(recipe_file):
     assert not torch.equal(first, weights(2))
 
 
-@pytest.mark.parametrize("options", [[], ["--student.start=random", "--student.hidden_size=48", "--student.num_layers=3"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--student.start=random", "--student.hidden_size=48", "--student.num_layers=3"]]
+)
 def test_the_configuration_is_known_without_the_weights(recipe_file, options):
     recipe = load_recipe(recipe_file, options)
     built = build_student(recipe).hf.config.to_dict()
     known = student_config(recipe).to_dict()
     ignored = {"transformers_version", "dtype", "_name_or_path"}
-    assert {key: built[key] for key in built if key not in ignored} == {key: known[key] for key in known if key not in ignored}
+    assert {key: built[key] for key in built if key not in ignored} == {
+        key: known[key] for key in known if key not in ignored
+    }
 
 
 @pytest.mark.parametrize("layers", [(0, 2), (1, 1), ()])
@@ -168,10 +178,14 @@ def test_a_folder_without_head_is_told_apart_and_one_without_layers_refused(tmp_
     encoder.hf.bert.save_pretrained(tmp_path / "body")
     loaded, has_head = load_encoder(tmp_path / "body")
     assert not has_head
-    assert torch.equal(loaded.hf.bert.embeddings.word_embeddings.weight, encoder.hf.bert.embeddings.word_embeddings.weight)
+    assert torch.equal(
+        loaded.hf.bert.embeddings.word_embeddings.weight, encoder.hf.bert.embeddings.word_embeddings.weight
+    )
     encoder.hf.save_pretrained(tmp_path / "whole")
     assert load_encoder(tmp_path / "whole")[1]
-    config = (tmp_path / "whole" / "config.json").read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
+    config = (
+        (tmp_path / "whole" / "config.json").read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
+    )
     (tmp_path / "whole" / "config.json").write_text(config)
     with pytest.raises(DataError, match=r"bert\.encoder\.layer\.2"):
         load_encoder(tmp_path / "whole")

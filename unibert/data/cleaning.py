@@ -6,7 +6,6 @@ parallel part (by key and by text, in every source and language) go no further t
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter
 from contextlib import ExitStack
@@ -17,14 +16,13 @@ import regex
 
 from unibert import languages
 from unibert.data import fetch
-from unibert.data.lines import atomic, file_sha256, finished, read_json, read_rows, say, text_key, write_json
+from unibert.data.lines import atomic, file_sha256, finished, json_line, read_json, read_rows, say, text_key, write_json
+from unibert.data.sources.base import DENSE_SCRIPTS, minimum_characters
 from unibert.schema import Recipe
 
-RULES = 1
+RULES = 2
 """Raised when a rule below changes, so that text cleaned by the old ones is cleaned again."""
 MAXIMUM_CHARACTERS = 2000
-MINIMUM_CHARACTERS = 20
-MINIMUM_CHARACTERS_DENSE = 8
 MINIMUM_WORDS = 3
 MINIMUM_LETTERS = 0.75
 """Least share of letters, marks and spaces; 0.6 in dense scripts, where the same punctuation weighs more."""
@@ -32,8 +30,7 @@ MINIMUM_LETTERS_DENSE = 0.6
 MINIMUM_OWN_SCRIPT = 0.5
 """Least share of the letters that is in the language's own script."""
 
-_DENSE = frozenset({"Hans", "Hant", "Jpan", "Kore"})
-_UNSPACED = _DENSE | {"Thai", "Khmr", "Mymr"}
+_UNSPACED = DENSE_SCRIPTS | {"Thai", "Khmr", "Mymr"}
 
 _SCRIPTS = {
     "Arab": r"\p{Arabic}",
@@ -61,50 +58,52 @@ _SCRIPTS = {
     "Telu": r"\p{Telugu}",
     "Thai": r"\p{Thai}",
 }
-_OTHER_LETTERS = {script: regex.compile(rf"[\p{{L}}--[{letters}]]", regex.V1) for script, letters in _SCRIPTS.items()}
+_OTHER_LETTERS = {script: regex.compile(rf"[^{letters}\P{{L}}]") for script, letters in _SCRIPTS.items()}
 _LETTERS = regex.compile(r"\p{L}")
 _NOT_PROSE = regex.compile(r"[^\p{L}\p{M} ]")
 
 # Zero-width (non-)joiners shape letters in Persian and Indic scripts; every other invisible character goes.
 _INVISIBLE = regex.compile(r"[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Cn}--[\u200c\u200d\s]]", regex.V1)
-_SPACES = regex.compile(r"\s+")
-_EDGES = regex.compile(r"^[\s*#:;=•·|/-]+|[\s*#=•·|/]+$")
+_BEFORE, _AFTER = " *#:;=•·|/-", " *#=•·|/"  # marks of lists and headings
 _MARKUP = regex.compile(
     r"[{}<>|\\\[\]]"  # templates, tags, tables, escapes
     r"|\$\w|%[\d$(]*[sdSDnifu@]|%\w+%|&\w+;|__\w+__"  # placeholders and entities
-    r"|https?:|www\.|\w\(\)|\w\.(?:php|js|json|html|css|ini)\b|'''?|~~~"  # addresses, code, wiki quotes
+    r"|https?:|www\.|\(\)|\.(?:php|js|json|html|css|ini)\b|''|~~~"  # addresses, code, wiki quotes
 )
+_BROKEN = regex.compile(r"(?<![\p{L}\p{M}\p{N}\u200c\u200d])\p{M}|\ufffd")
 
 
 def clean_text(text: str) -> str:
     """NFC; no control, directional, private or unassigned characters; single spaces; no list marks at the ends."""
-    text = _SPACES.sub(" ", _INVISIBLE.sub("", unicodedata.normalize("NFC", text)))
-    return _EDGES.sub("", text)
+    text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():  # true of the few texts with anything invisible besides the space
+        text = _INVISIBLE.sub("", text)
+    return " ".join(text.split()).lstrip(_BEFORE).rstrip(_AFTER)
 
 
 def reason_to_drop(text: str, language: str) -> str | None:
-    """Why a cleaned text is not used: `length`, `markup`, `words`, `letters` or `script`; None when it is fine."""
-    script = languages.script_of(language)
-    dense = script in _DENSE
-    if not (MINIMUM_CHARACTERS_DENSE if dense else MINIMUM_CHARACTERS) <= len(text) <= MAXIMUM_CHARACTERS:
+    """Why a cleaned text is not used; None when it is fine.
+
+    `length`: too short or long; `markup`: remains of markup, placeholders or code; `broken`: a replacement character,
+    or a combining mark without a letter before it; `words`: too few; `letters`: too few letters among its characters;
+    `script`: its letters are mostly of another script than the language's.
+    """
+    if not minimum_characters(language) <= len(text) <= MAXIMUM_CHARACTERS:
         return "length"
     if _MARKUP.search(text):
         return "markup"
+    if _BROKEN.search(text):
+        return "broken"
+    script = languages.script_of(language)
     if script not in _UNSPACED and text.count(" ") < MINIMUM_WORDS - 1:
         return "words"
     prose = 1 - len(_NOT_PROSE.findall(text)) / len(text)
-    if prose < (MINIMUM_LETTERS_DENSE if dense else MINIMUM_LETTERS):
+    if prose < (MINIMUM_LETTERS_DENSE if script in DENSE_SCRIPTS else MINIMUM_LETTERS):
         return "letters"
-    letters = len(_LETTERS.findall(text))
-    if letters - len(_OTHER_LETTERS[script].findall(text)) < MINIMUM_OWN_SCRIPT * letters or not letters:
+    others = len(_OTHER_LETTERS[script].findall(text))
+    if others and others > (1 - MINIMUM_OWN_SCRIPT) * len(_LETTERS.findall(text)):
         return "script"
     return None
-
-
-def english_keys(files: dict[str, Path]) -> frozenset[str]:
-    """text_key of every English raw text: an equal text in another language is a message left untranslated."""
-    rows = (row for file in files.values() for row in read_rows(file))
-    return frozenset(text_key(clean_text(row["text"])) for row in rows if row["language"] == "en")
 
 
 def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
@@ -142,10 +141,30 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     return report
 
 
+class _Judge:
+    """Decides row by row; remembers the English texts, which come first in every file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.heldout_ids, self.heldout_keys = heldout_texts(folder)
+        self.english: set[str] = set()
+
+    def outcome(self, row: dict[str, str], text: str) -> str:
+        """`kept`, or the reason why the row is dropped."""
+        if (reason := reason_to_drop(text, row["language"])) is not None:
+            return reason
+        key = text_key(text)
+        if row["id"] in self.heldout_ids or key in self.heldout_keys:
+            return "heldout"
+        if row["language"] == "en":
+            self.english.add(key)
+        elif key in self.english:
+            return "english"  # a message nobody has translated yet
+        return "kept"
+
+
 def _clean_files(recipe: Recipe, files: dict[str, Path], target: Path) -> dict[str, Counter[str]]:
     """Write every language's cleaned rows; returns, per language, rows by outcome (`kept` or the reason dropped)."""
-    heldout_ids, heldout_keys = heldout_texts(recipe.data.folder)
-    english = english_keys(files)
+    judge = _Judge(recipe.data.folder)
     counts: dict[str, Counter[str]] = {code: Counter(kept=0) for code in recipe.languages}
     with ExitStack() as stack:
         out = {code: stack.enter_context(atomic(target / f"{code}.jsonl")) for code in recipe.languages}
@@ -153,18 +172,12 @@ def _clean_files(recipe: Recipe, files: dict[str, Path], target: Path) -> dict[s
             say(f"clean: {name}")
             for row in read_rows(file):
                 code = row["language"]
-                if code not in out:
+                if code not in out and code != "en":
                     continue
                 text = clean_text(row["text"])
-                reason = reason_to_drop(text, code)
-                if reason is None:
-                    key = text_key(text)
-                    if row["id"] in heldout_ids or key in heldout_keys:
-                        reason = "heldout"
-                    elif code != "en" and key in english:
-                        reason = "english"
-                counts[code][reason or "kept"] += 1
-                if reason is None:
-                    kept = {"id": row["id"], "text": text, "source": row["source"]}
-                    out[code].write(json.dumps(kept, ensure_ascii=False) + "\n")
+                outcome = judge.outcome(row, text)
+                if code in out:
+                    counts[code][outcome] += 1
+                    if outcome == "kept":
+                        out[code].write(json_line({"id": row["id"], "text": text, "source": row["source"]}))
     return counts

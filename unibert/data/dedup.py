@@ -6,10 +6,11 @@ the same net, so a near duplicate of a held-out text is never trained on in its 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from unibert.data.lines import (
     write_json,
     write_rows,
 )
+from unibert.data.sources.base import DENSE_SCRIPTS
 from unibert.errors import DataError
 from unibert.languages import script_of
 from unibert.schema import Recipe
@@ -35,13 +37,14 @@ SIMILAR = 0.8
 """Jaccard similarity of character shingles from which two texts are near duplicates."""
 BANDS, ROWS_PER_BAND = 6, 4
 """A pair of similarity s is looked at with probability 1 - (1 - s^4)^6: 0.96 at 0.8, 0.32 at 0.5."""
+LOOK_AHEAD = 2
+"""Near duplicates are looked for among this many times the lines wanted, not among all there are."""
 LARGEST_HELDOUT_SHARE = 0.25
 """A language with little text gives at most this share of its lines to the held-out part."""
 
-_SHORT_SHINGLES = frozenset({"Hans", "Hant", "Jpan", "Kore"})
 _LEADERS = 8  # kept texts of one bucket that a new one is compared with
 
-Row = dict[str, str]
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, near 2**64 / golden ratio: spreads bits upwards when multiplied by
 
 
 def near_duplicates(keys: Sequence[str], *, shingle: int = 5) -> np.ndarray:
@@ -83,7 +86,7 @@ def _signatures(padded: Sequence[str], shingle: int) -> np.ndarray:
     points = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     rolled = np.zeros(len(points) - shingle + 1, dtype=np.uint64)
     for offset in range(shingle):
-        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + points[offset : offset + len(rolled)]
+        rolled = rolled * _MIX + points[offset : offset + len(rolled)]
     rolled ^= rolled >> np.uint64(29)
     rolled *= np.uint64(0xBF58476D1CE4E5B9)
     hashed = (rolled >> np.uint64(32)).astype(np.uint32)
@@ -103,36 +106,50 @@ def _signatures(padded: Sequence[str], shingle: int) -> np.ndarray:
 
 def _buckets(band: np.ndarray) -> list[list[int]]:
     """Groups of two rows or more with equal values, each in ascending order."""
-    values = np.ascontiguousarray(band).view(np.dtype((np.void, band.dtype.itemsize * band.shape[1]))).ravel()
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    order = np.argsort(group, kind="stable")
-    parts = np.split(order, np.cumsum(counts)[:-1])
-    return [part.tolist() for part in parts if len(part) > 1]
+    mixed = np.zeros(len(band), dtype=np.uint64)
+    for column in band.T:
+        mixed = (mixed ^ column) * _MIX
+    order = np.argsort(mixed, kind="stable")
+    edges = np.flatnonzero(np.diff(mixed[order], prepend=~mixed[order[:1]], append=~mixed[order[-1:]]))
+    return [order[a:b].tolist() for a, b in itertools.pairwise(edges) if b - a > 1]
 
 
-def spread(rows: Iterable[Row]) -> list[Row]:
-    """Rows in a fixed order in which any beginning is drawn as evenly from the sources as they allow.
+class Line(NamedTuple):
+    """One cleaned row and the key it is compared by."""
 
-    Within a source the order is a seeded hash of the row's id, so it does not depend on the order of the file.
+    id: str
+    text: str
+    source: str
+    key: str
+
+    def row(self) -> dict[str, str]:
+        """What is written of it."""
+        return {"id": self.id, "text": self.text, "source": self.source}
+
+
+def spread(lines: Iterable[Line]) -> list[Line]:
+    """Lines in a fixed order in which any beginning is drawn as evenly from the sources as they allow.
+
+    Within a source the order is a seeded hash of the line's id, so it does not depend on the order of the file.
     """
-    sources: dict[str, list[tuple[int, str, Row]]] = defaultdict(list)
-    for row in rows:
-        sources[row["source"]].append((stable_hash(row["id"], seed=SPLIT_SEED), row["id"], row))
-    ranked = []
-    for name, hashed in sources.items():
-        hashed.sort(key=lambda entry: entry[:2])
-        ranked += [(rank, name, row) for rank, (_, _, row) in enumerate(hashed)]
+    sources: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        sources[line.source].append(line)
+    ranked: list[tuple[int, str, Line]] = []
+    for name, found in sources.items():
+        found.sort(key=lambda line: (stable_hash(line.id, seed=SPLIT_SEED), line.id))
+        ranked += [(rank, name, line) for rank, line in enumerate(found)]
     ranked.sort(key=lambda entry: entry[:2])
-    return [row for _, _, row in ranked]
+    return [line for _, _, line in ranked]
 
 
-def split(rows: list[Row], *, heldout: int, cap: int) -> tuple[list[Row], list[Row]]:
-    """(held out, the rest) of spread rows: every k-th of the first cap + heldout, so both have the same mixture."""
-    heldout = min(heldout, int(len(rows) * LARGEST_HELDOUT_SHARE))
-    window = min(len(rows), cap + heldout)
+def split(lines: Sequence[Line], *, heldout: int, cap: int) -> tuple[list[Line], list[Line]]:
+    """(held out, the rest) of spread lines: every k-th of the first cap + heldout, so both have the same mixture."""
+    heldout = min(heldout, int(len(lines) * LARGEST_HELDOUT_SHARE))
+    window = min(len(lines), cap + heldout)
     places = {number * window // heldout for number in range(heldout)}
-    held = [row for place, row in enumerate(rows) if place in places]
-    return held, [row for place, row in enumerate(rows) if place not in places]
+    held = [line for place, line in enumerate(lines) if place in places]
+    return held, [line for place, line in enumerate(lines) if place not in places]
 
 
 def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
@@ -150,64 +167,73 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
         "cleaned": file_sha256(folder / "cleaned" / "report.json"),
     }
     report_path = folder / "clean" / "report.json"
-    if not force and (report := finished(report_path, settings)) is not None:
-        say(f"dedup: already done, {report['rows']} rows in {report_path.parent}")
-        return report
+    if not force and (done := finished(report_path, settings)) is not None:
+        say(f"dedup: already done, {done['rows']} rows in {report_path.parent}")
+        return done
     report_path.unlink(missing_ok=True)
     dropped = read_json(folder / "cleaned" / "report.json")["languages"]
     counts = {code: Counter(dropped[code]) for code in recipe.languages}
     held, kept = _deduplicate(recipe, counts)
-    heldout_keys = {text_key(row["text"]) for rows in held.values() for row in rows}
+    heldout_keys = {line.key for lines in held.values() for line in lines}
     for code in recipe.languages:
-        rows = [row for row in kept[code] if text_key(row["text"]) not in heldout_keys]
-        counts[code]["heldout"] += len(kept[code]) - len(rows)
-        _write_language(recipe, code, held=held[code], rows=rows, counts=counts[code])
-    report = {"settings": settings} | _summary(counts)
+        lines = [line for line in kept[code] if line.key not in heldout_keys]
+        counts[code]["heldout"] += len(kept[code]) - len(lines)
+        _write_language(recipe, code, held=held[code], lines=lines, counts=counts[code])
+    report = {"settings": settings, **_summary(counts)}
     write_json(report_path, report)
     say(f"dedup: {report['rows']} rows, {report['characters'] / 1e6:.1f}M characters in {folder / 'clean'}")
     return report
 
 
-def _deduplicate(recipe: Recipe, counts: dict[str, Counter[str]]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+def _deduplicate(
+    recipe: Recipe, counts: dict[str, Counter[str]]
+) -> tuple[dict[str, list[Line]], dict[str, list[Line]]]:
     """(held-out lines, the others) by language, without exact and near duplicates; counts those dropped."""
     data = recipe.data
     parallel: dict[str, list[str]] = defaultdict(list)
     for message in read_rows(data.folder / "heldout" / "parallel.jsonl"):
         for code, text in message["texts"].items():
             parallel[code].append(text_key(text))
-    held: dict[str, list[Row]] = {}
-    kept: dict[str, list[Row]] = {}
+    held: dict[str, list[Line]] = {}
+    kept: dict[str, list[Line]] = {}
     for number, code in enumerate(recipe.languages, start=1):
-        unique = {text_key(row["text"]): row for row in reversed(list(_rows(data.folder, code)))}
+        lines = spread(_unique_lines(data.folder / "cleaned" / f"{code}.jsonl"))
+        looked_at = lines[: LOOK_AHEAD * (data.max_lines_per_language + data.heldout_lines_per_language)]
         first = parallel[code]  # first, so that whatever is near a held-out text is what goes
-        keys = [*first, *reversed(unique)]
-        near = near_duplicates(keys, shingle=3 if script_of(code) in _SHORT_SHINGLES else 5)[len(first) :]
-        rows = [row for row, is_near in zip(reversed(unique.values()), near, strict=True) if not is_near]
-        counts[code]["duplicate"] += counts[code]["kept"] - len(unique)
+        keys = [*first, *(line.key for line in looked_at)]
+        near = near_duplicates(keys, shingle=3 if script_of(code) in DENSE_SCRIPTS else 5)[len(first) :]
+        fresh = [line for line, is_near in zip(looked_at, near, strict=True) if not is_near]
+        counts[code]["duplicate"] += counts[code]["kept"] - len(lines)
         counts[code]["near_duplicate"] += int(near.sum())
-        held[code], kept[code] = split(
-            spread(rows), heldout=data.heldout_lines_per_language, cap=data.max_lines_per_language
-        )
+        counts[code]["over_cap"] += len(lines) - len(looked_at)
+        held[code], kept[code] = split(fresh, heldout=data.heldout_lines_per_language, cap=data.max_lines_per_language)
         if number % 20 == 0 or number == len(recipe.languages):
             say(f"dedup: {number} of {len(recipe.languages)} languages")
     return held, kept
 
 
-def _rows(folder: Path, code: str) -> Iterable[Row]:
-    return read_rows(folder / "cleaned" / f"{code}.jsonl")
+def _unique_lines(file: Path) -> Iterable[Line]:
+    """One line per key: the first in the file."""
+    unique: dict[str, Line] = {}
+    for row in read_rows(file):
+        key = text_key(row["text"])
+        if key not in unique:
+            unique[key] = Line(row["id"], row["text"], row["source"], key)
+    return unique.values()
 
 
-def _write_language(recipe: Recipe, code: str, *, held: list[Row], rows: list[Row], counts: Counter[str]) -> None:
+def _write_language(recipe: Recipe, code: str, *, held: list[Line], lines: list[Line], counts: Counter[str]) -> None:
     """Write one language's two files and bring its counts to their final form."""
     folder, cap = recipe.data.folder, recipe.data.max_lines_per_language
-    if not rows:
+    if not lines:
         raise DataError(f"{code}: no text is left after cleaning and deduplication; take it out of `languages`")
-    write_rows(folder / "heldout" / "lines" / f"{code}.jsonl", held)
-    write_rows(folder / "clean" / f"{code}.jsonl", rows[:cap])
-    counts["kept"] = len(rows[:cap])
-    counts["over_cap"] = len(rows) - counts["kept"]
+    clean = lines[:cap]
+    write_rows(folder / "heldout" / "lines" / f"{code}.jsonl", (line.row() for line in held))
+    write_rows(folder / "clean" / f"{code}.jsonl", (line.row() for line in clean))
+    counts["over_cap"] += len(lines) - len(clean)
+    counts["kept"] = len(clean)
     counts["heldout_lines"] = len(held)
-    counts["characters"] = sum(len(row["text"]) for row in rows[:cap])
+    counts["characters"] = sum(len(line.text) for line in clean)
 
 
 def _summary(counts: dict[str, Counter[str]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from unibert import languages
 from unibert.data.lines import file_sha256, finished, read_json, say, write_json, write_rows
 from unibert.data.sources import firefox, gnome, mediawiki, quran, udhr, wikipedia, wordpress
-from unibert.data.sources.base import Row, Source
+from unibert.data.sources.base import Row, Source, minimum_characters
 from unibert.data.sources.packages import Downloads, PackageMissing, available, version_of
 from unibert.errors import DataError
 from unibert.schema import Recipe
@@ -28,10 +28,8 @@ SOURCES: tuple[Source, ...] = (
     udhr.SOURCE,
     quran.SOURCE,
 )
-FORMAT = 1
+FORMAT = 2
 """Raised when what a source writes changes, so that old raw files are read again from the downloads."""
-MINIMUM_CHARACTERS = 8
-"""Shorter texts (labels of a word) are not written."""
 MINIMUM_LANGUAGES = 60
 MINIMUM_ROWS = 500
 """A fetch without this many rows in this many languages (or all of the recipe's, if fewer) is an error."""
@@ -145,8 +143,8 @@ def _write_source(raw: Path, name: str, rows: Iterable[Row], facts: dict[str, An
 
     def lines() -> Iterator[dict[str, str]]:
         for row in rows:
-            if len(row.text) < MINIMUM_CHARACTERS:
-                continue
+            if len(row.text) < minimum_characters(row.language):
+                continue  # labels of a word or two, half of all messages
             counts[row.language] += 1
             yield {
                 "id": f"{name}:{row.key}",
@@ -180,7 +178,9 @@ def _check_languages(manifest: dict[str, Any], wanted: tuple[str, ...]) -> None:
     left_out = "; ".join(f"{name}: {reason}" for name, reason in manifest["skipped"].items())
     note = f" Sources left out: {left_out}." if left_out else ""
     if empty := [code for code in wanted if not counts[code]]:
-        raise DataError(f"no text was fetched for {', '.join(empty)}; take them out of `languages`.{note}")
+        raise DataError(
+            f"no text was fetched for {', '.join(empty)}; take them out of `languages`, or fetch again by force.{note}"
+        )
     rich = sum(count >= MINIMUM_ROWS for count in counts.values())
     if rich < (needed := min(MINIMUM_LANGUAGES, len(wanted))):
         raise DataError(f"only {rich} languages have {MINIMUM_ROWS} rows or more, {needed} are needed.{note}")

@@ -18,6 +18,7 @@ from unibert.errors import DataError
 SPLIT_SEED = 1
 """Seed of what is held out and kept: part of the data, so that runs with other seeds share one split."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _NOT_TEXT = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 
 
@@ -54,6 +55,11 @@ def atomic(path: Path) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
+def json_line(row: dict[str, Any]) -> str:
+    """One line of a JSON Lines file, text as it is."""
+    return _ENCODER.encode(row) + "\n"
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write one JSON document atomically, readable by people."""
     with atomic(path) as file:
@@ -66,7 +72,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
     with atomic(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row))
             count += 1
     return count
 

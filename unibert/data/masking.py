@@ -15,7 +15,7 @@ from unibert.data.sampler import combine, hash64
 from unibert.data.shard_format import SpecialIds
 from unibert.schema import Masking
 
-PURPOSES = _CHOOSE, _KIND, _TOKEN, _ROUND = range(4)  # what a random number is for
+_PURPOSES = _CHOOSE, _KIND, _TOKEN, _ROUND = range(4)  # what a random number is for
 
 
 def mask(
@@ -107,7 +107,7 @@ def _targets_wanted(candidates: np.ndarray, key: np.ndarray, fraction: float) ->
 
 def _random(key: np.ndarray, place: np.ndarray, purpose: int) -> np.ndarray:
     """64 random bits for each (key, place, purpose)."""
-    return combine(key, (place * len(PURPOSES) + purpose).astype(np.uint64))
+    return combine(key, (place * len(_PURPOSES) + purpose).astype(np.uint64))
 
 
 def _uniform(key: np.ndarray, place: np.ndarray, purpose: int) -> np.ndarray:

@@ -64,7 +64,9 @@ class TokenizerFacts:
             DataError: there is no tokenizer, it is damaged, or it lacks a special token.
         """
         try:
-            tree = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            # Rounded, since a tokenizer that is loaded and saved again has scores a last digit off.
+            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            tree = json.loads(text, parse_float=lambda digits: round(float(digits), 6))
             names = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
             ids = {token["content"]: int(token["id"]) for token in tree["added_tokens"]}
             special = SpecialIds(*(ids[names[f"{role}_token"]] for role in ("cls", "sep", "pad", "mask", "unk")))

@@ -68,10 +68,12 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
         The report, as in report.json.
 
     Raises:
-        ConfigError: no [teacher] and no tokenizer.
+        ConfigError: no [teacher] and no tokenizer, or pieces too short to hold anything.
         DataError: text of a language is missing or empty, or the teacher's tokenizer is.
     """
-    folder = recipe.data.folder
+    folder, length = recipe.data.folder, recipe.data.max_sequence_tokens
+    if length < SHORTEST_REST + 2:
+        raise ConfigError(f"data.max_sequence_tokens = {length}: at least {SHORTEST_REST + 2}")
     clean = _texts(recipe, folder / "clean")
     heldout = _texts(recipe, folder / "heldout" / "lines")
     tokenizer = folder / "tokenizer"
@@ -80,7 +82,6 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
         trim(source, texts=clean, max_pieces=size, into=tokenizer, force=force)
     elif not (tokenizer / "tokenizer.json").is_file():
         raise ConfigError(f"no [teacher] whose tokenizer could be taken, and none in {tokenizer}")
-    length = recipe.data.max_sequence_tokens
     make_shards(clean, tokenizer=tokenizer, into=folder / "shards", max_sequence_tokens=length, force=force)
     make_shards(heldout, tokenizer=tokenizer, into=folder / "shards_heldout", max_sequence_tokens=length, force=force)
     report = token_report.build(recipe)

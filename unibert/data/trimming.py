@@ -25,6 +25,7 @@ from unibert.data.progress import progress
 from unibert.errors import DataError
 
 LINES_AT_ONCE = 4096
+WORDS_AT_ONCE = 500_000
 DEFAULT_ROLES = {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>", "unk": "<unk>"}
 
 
@@ -115,20 +116,33 @@ def _read_unigram(path: Path) -> dict[str, Any]:
 
 
 def count_pieces(tree: dict[str, Any], *, texts: dict[str, Path]) -> Usage:
-    """Tokenize every text once with the tokenizer `tree` and count."""
+    """Count what the tokenizer `tree` makes of every text.
+
+    A Metaspace tokenizer treats words (between spaces) one by one, so each different word is tokenized once.
+    """
     tokenizer = Tokenizer.from_str(json.dumps(tree))
-    vocabulary, unk = tree["model"]["vocab"], tree["model"]["unk_id"]
-    known = {piece for piece, _ in vocabulary if len(piece) == 1}
-    counts = np.zeros(len(vocabulary), dtype=np.int64)
-    unknown: Counter[str] = Counter()
+    usage = Usage(np.zeros(len(tree["model"]["vocab"]), dtype=np.int64), Counter())
+    known = {piece for piece, _ in tree["model"]["vocab"] if len(piece) == 1}
     for code in progress(list(texts), what="counting pieces"):
+        words: Counter[str] = Counter()
         for chunk in texts_in_chunks(texts[code]):
-            ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
-            counts += np.bincount(np.fromiter(chain.from_iterable(ids), dtype=np.int64), minlength=len(counts))
-            for text, pieces in zip(chunk, ids, strict=True):
-                if unk in pieces:
-                    unknown.update(unknown_characters(tokenizer, text, known=known))
-    return Usage(counts, unknown)
+            words.update(chain.from_iterable(map(str.split, chunk)))
+            if len(words) > WORDS_AT_ONCE:
+                _count_words(words, tokenizer=tokenizer, unk=tree["model"]["unk_id"], known=known, usage=usage)
+                words.clear()
+        _count_words(words, tokenizer=tokenizer, unk=tree["model"]["unk_id"], known=known, usage=usage)
+    return usage
+
+
+def _count_words(words: Counter[str], *, tokenizer: Tokenizer, unk: int, known: set[str], usage: Usage) -> None:
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(words), add_special_tokens=False)]
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64)
+    times = np.repeat(np.fromiter(words.values(), dtype=np.int64), [len(pieces) for pieces in ids])
+    np.add.at(usage.counts, flat, times)
+    for (word, count), pieces in zip(words.items(), ids, strict=True):
+        if unk in pieces:
+            for character in unknown_characters(tokenizer, word, known=known):
+                usage.unknown[character] += count
 
 
 def unknown_characters(tokenizer: Tokenizer, text: str, *, known: set[str]) -> list[str]:
@@ -194,8 +208,12 @@ def _name(token: str | dict[str, Any]) -> str:
 def _write(folder: Path, *, tree: dict[str, Any], config: dict[str, Any], kept_ids: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").unlink(missing_ok=True)  # it says that the others are complete
+    # In the library's own form, so that saving it again changes nothing, but with the scores as they were: the
+    # library reads some of them a last digit off.
+    ours = json.loads(Tokenizer.from_str(json.dumps(tree)).to_str())
+    ours["model"]["vocab"] = tree["model"]["vocab"]
     with atomic(folder / "tokenizer.json") as file:
-        file.write(Tokenizer.from_str(json.dumps(tree)).to_str())
+        json.dump(ours, file, ensure_ascii=False)
     write_json(folder / "tokenizer_config.json", config)
     temporary = folder / ".kept_ids.tmp.npy"
     np.save(temporary, kept_ids.astype(np.int32))

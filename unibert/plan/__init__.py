@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unibert.errors import DataError
+from unibert.errors import ConfigError, DataError
 from unibert.plan.batch import accumulation_steps, smoothed_shares
 from unibert.plan.memory import Dimensions, Engine, engines_of, student_dimensions
 from unibert.schema import Recipe
@@ -134,7 +134,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
             fp32 when None.
 
     Raises:
-        ConfigError: the batch does not divide.
+        ConfigError: the batch does not divide, or rows are longer than the student's positions.
         DataError: the shards' manifest is damaged, or lacks a language of the recipe.
     """
     accumulation = accumulation_steps(recipe, world=world)
@@ -145,6 +145,11 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
     mean_length = sum(item.share * item.tokens / item.samples for item in languages)
     half_row = recipe.data.max_sequence_tokens / 2  # what packing leaves over of the last row, on average
     dimensions, guess = student_dimensions(recipe, manifest)
+    if recipe.data.max_sequence_tokens > dimensions.positions:
+        raise ConfigError(
+            f"data.max_sequence_tokens = {recipe.data.max_sequence_tokens}, but the student's model has "
+            f"{dimensions.positions} positions: take at most that"
+        )
     engines = engines_of(recipe, world=world, student=dimensions, tree=student_engine or {})
     padding = half_row / (train.micro_batch_sequences * mean_length + half_row) if languages else None
     notes = [*guess, *_warnings(languages, train.global_batch_sequences, padding)]

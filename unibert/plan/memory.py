@@ -74,7 +74,8 @@ def student_dimensions(recipe: Recipe, manifest: Mapping[str, Any] | None) -> tu
     """Sizes of the student, and a note where they are assumed."""
     student, teacher = recipe.student, recipe.teacher
     vocabulary = manifest["tokenizer"]["vocabulary_size"] if manifest else recipe.tokenizer.max_pieces
-    own = Dimensions(student.hidden_size, student.num_layers, student.intermediate_size, vocabulary)
+    positions = max(512, recipe.data.max_sequence_tokens)
+    own = Dimensions(student.hidden_size, student.num_layers, student.intermediate_size, vocabulary, positions)
     if student.start == "random":
         return own, [] if manifest else ["the vocabulary is assumed to be tokenizer.max_pieces until there are shards"]
     sources = [student.start_from] + ([teacher.path, teacher.trimmed, teacher.original] if teacher else [])

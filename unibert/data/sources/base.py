@@ -10,6 +10,11 @@ from typing import Literal
 
 import regex
 
+from unibert.languages import script_of
+
+DENSE_SCRIPTS = frozenset({"Hans", "Hant", "Jpan", "Kore"})
+"""Scripts whose letters are syllables or words."""
+
 _TAG = regex.compile(r"<[^>]{1,300}>")
 _SPACE = regex.compile(r"\s+")
 
@@ -28,7 +33,8 @@ class Source:
     """One source.
 
     `packages` are names (apt: patterns with a final `*` are allowed; npm: name@version) and `rows` turns the package
-    files, in the order of their names, into rows in the languages of languages.py.
+    files, in the order of their names, into rows in the languages of languages.py, those in English first (cleaning
+    knows a message that was left in English by this).
     """
 
     name: str
@@ -38,9 +44,16 @@ class Source:
     rows: Callable[[Sequence[Path]], Iterator[Row]]
 
 
+def minimum_characters(language: str) -> int:
+    """Shortest text that is used: 20 characters, 8 in dense scripts."""
+    return 8 if script_of(language) in DENSE_SCRIPTS else 20
+
+
 def plain_text(markup: str) -> str:
     """Text of an HTML fragment: tags dropped, entities decoded, white space collapsed."""
-    return _SPACE.sub(" ", html.unescape(_TAG.sub(" ", markup))).strip()
+    if "<" in markup or "&" in markup:
+        markup = html.unescape(_TAG.sub(" ", markup))
+    return _SPACE.sub(" ", markup).strip()
 
 
 def merge(locales: Sequence[str], texts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -73,7 +73,7 @@ def rows(packages: Sequence[Path]) -> Iterator[Row]:
                 texts[locale] = language_pack(content, locale=locale)
             except zipfile.BadZipFile as error:
                 raise DataError(f"{package}: {name} is no zip file ({error}); delete it and fetch again") from error
-    for code, locales in sorted(by_language(texts).items()):
+    for code, locales in by_language(texts).items():
         for key, text in sorted(merge(locales, texts).items()):
             yield Row(key, code, plain_text(text))
 

@@ -49,7 +49,7 @@ def rows(packages: Sequence[Path]) -> Iterator[Row]:
             assert match is not None
             pages.setdefault("en" if match[1] == "C" else match[1], {})[match[2]] = page_blocks(content)
     english = pages.get("en", {})
-    for code, locales in sorted(by_language(pages).items()):
+    for code, locales in by_language(pages).items():
         for page, original in sorted(english.items()):
             whole = (pages[x][page] for x in locales if len(pages[x].get(page, ())) == len(original))
             for number, text in enumerate(next(whole, ())):

