@@ -72,7 +72,7 @@ def test_one_language_cannot_be_probed() -> None:
 
 def test_language_without_test_lines_is_named() -> None:
     texts = [*TEXTS[:120], "one line only"]
-    with pytest.raises(DataError, match="'zh'.*heldout_lines_per_language"):
+    with pytest.raises(DataError, match=r"'zh'.*heldout_lines_per_language"):
         language_probe(NOISE[:121], texts=texts, languages=[*LABELS[:120], "zh"])
 
 

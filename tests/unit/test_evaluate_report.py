@@ -148,7 +148,7 @@ def test_files_are_whole_json_has_no_nan_and_charts_are_pictures(tmp_path: Path)
         assert f"({name})" in text
         picture = image.imread(tmp_path / "report" / name)
         assert min(picture.shape[:2]) > 500
-        assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50, f"{name} is nearly empty"
+        assert (picture[..., :3].min(axis=2) < 0.9).mean() > 0.01, f"{name} is nearly empty"
     assert not list((tmp_path / "report").glob("*.tmp"))
 
 

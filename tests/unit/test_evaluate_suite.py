@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tests.tiny import LANGUAGES, make_teacher, make_tokenizer, make_workspace
-from transformers import AutoTokenizer
 from unibert.config import Recipe, load_recipe
 from unibert.errors import DataError
 from unibert.evaluate import run, suite
@@ -139,7 +139,7 @@ def test_model_with_another_tokenizer_is_refused(workspace: Path) -> None:
     tree = json.loads((folder / "tokenizer.json").read_text())
     tree["model"]["vocab"][10], tree["model"]["vocab"][11] = tree["model"]["vocab"][11], tree["model"]["vocab"][10]
     (folder / "tokenizer.json").write_text(json.dumps(tree))
-    with pytest.raises(DataError, match="foreign.*is not the one of the shards"):
+    with pytest.raises(DataError, match=r"foreign.*is not the one of the shards"):
         run(recipe_of(workspace), models={"foreign": folder})
 
 

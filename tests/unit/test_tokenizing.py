@@ -77,6 +77,18 @@ def test_the_most_used_pieces_are_kept_and_every_single_character(small):
     assert kept <= set(top.tolist()) | special | single and special <= kept
 
 
+def test_letters_that_do_not_occur_are_kept_of_small_alphabets(small):
+    tree = load(small.teacher.original)
+    spare = ["Q", "ъ", "ث", "佪", "뜁", "Ω"]
+    tree["model"]["vocab"][-1:-1] = [[letter, -12.0] for letter in spare]
+    tree["added_tokens"][-1]["id"] = len(tree["model"]["vocab"]) - 1
+    (small.teacher.original / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")
+    tokenizing.run(small)
+    pieces = {piece for piece, _ in load(small.data.folder / "tokenizer")["model"]["vocab"]}
+    # No Greek occurs in the text, and Han and Hangul are too large to be kept whole.
+    assert pieces & set(spare) == {"Q", "ъ", "ث"}
+
+
 def test_special_tokens_stay_special(small):
     tokenizing.run(small)
     tokenizer = AutoTokenizer.from_pretrained(small.data.folder / "tokenizer")

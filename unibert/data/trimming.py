@@ -1,15 +1,17 @@
 """A teacher's Unigram tokenizer, trimmed to the pieces that the text uses.
 
 Kept are the special tokens, the most used pieces, and every single character that occurs, so that whatever could
-be written with the dropped pieces still can. Characters of the text that the teacher does not know become pieces
-too: they take over the embedding of the unknown token (kept_ids points to it), so at first the teacher reads them
-as before, but nothing is lost any more and decode(encode(text)) gives the text back.
+be written with the dropped pieces still can; of an alphabet that occurs, the other letters too, as unseen text will
+have them (not of Han and Hangul, which have thousands). Characters of the text that the teacher does not know become
+pieces too: they take over the embedding of the unknown token (kept_ids points to it), so at first the teacher reads
+them as before, but nothing is lost any more and decode(encode(text)) gives the text back.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from unibert.errors import DataError
 
 LINES_AT_ONCE = 4096
 WORDS_AT_ONCE = 500_000
+LARGE_ALPHABETS = frozenset({"", "CJK", "HANGUL"})
 DEFAULT_ROLES = {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>", "unk": "<unk>"}
 
 
@@ -162,9 +165,16 @@ def choose(tree: dict[str, Any], *, usage: Usage, max_pieces: int) -> tuple[np.n
     used = np.flatnonzero(usage.counts)
     most_used = used[np.argsort(-usage.counts[used], kind="stable")][:max_pieces]
     occurring = set(usage.unknown).union(*(pieces[i] for i in used if i not in special))
+    alphabets = set(map(alphabet, occurring)) - LARGE_ALPHABETS
     singles = {piece: i for i, piece in enumerate(pieces) if len(piece) == 1}
-    kept = special.union(most_used.tolist(), (singles[char] for char in occurring if char in singles))
+    letters = (i for char, i in singles.items() if char in occurring or alphabet(char) in alphabets)
+    kept = special.union(most_used.tolist(), letters)
     return np.array(sorted(kept), dtype=np.int64), sorted(occurring - singles.keys())
+
+
+def alphabet(character: str) -> str:
+    """The first word of a letter's, mark's or digit's Unicode name (LATIN, ARABIC, CJK); "" of other characters."""
+    return unicodedata.name(character, "").partition(" ")[0] if unicodedata.category(character)[0] in "LMN" else ""
 
 
 def rebuild(tree: dict[str, Any], *, kept: np.ndarray, added: Sequence[str]) -> dict[str, Any]:

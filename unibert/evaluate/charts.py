@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -73,25 +74,9 @@ def _dots(
             ax.plot(
                 [min(values), max(values)], [y, y], color="#d0d5dd", linewidth=2.2, zorder=1, solid_capstyle="round"
             )
-            ax.text(
-                1.055,
-                y,
-                number.format(points[main][code]),
-                transform=ax.get_yaxis_transform(),
-                va="center",
-                size=7.8,
-                color=MUTED,
-            )
-        ax.text(
-            1.055,
-            -1.0,
-            main,
-            transform=ax.get_yaxis_transform(),
-            va="center",
-            size=7.8,
-            weight="bold",
-            color=style.colour_of(main, among=names),
-        )
+            _beside(ax, y, number.format(points[main][code]), color=MUTED)
+        heading = main if len(main) < 10 else ""  # a longer name would run into the next column
+        _beside(ax, -1.0, heading, color=style.colour_of(main, among=names), weight="bold")
         for name in names:
             known = [(points[name][code], y) for y, code in places if code in points[name]]
             mark = _mark(name, among=names)
@@ -106,6 +91,12 @@ def _dots(
                 markeredgewidth=mark.get_markeredgewidth(),
                 zorder=3 if name == main else 2,
             )
+
+
+def _beside(ax: Axes, y: float, text: str, **how: Any) -> None:
+    """Write to the right of an axes."""
+    at = ax.get_yaxis_transform()
+    ax.annotate(text, (1, y), xycoords=at, xytext=(13, 0), textcoords="offset points", va="center", size=7.8, **how)
 
 
 def _mark(name: str, *, among: Sequence[str]) -> Line2D:

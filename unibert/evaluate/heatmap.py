@@ -38,12 +38,14 @@ def heatmap_chart(report: Report, path: Path) -> Path:
     models = [model for model in report.models if model.retrieval]
     lines = lay_out(report, report.main.per_language("to_english"))
     tall = len(models) + 1.75
-    width, height = (PER_LINE + 5.2) * TILE_INCHES, len(lines) * tall * TILE_INCHES * 0.82 + 1.2
+    longest = max(block.left + len(block.codes) for line in lines for block in line)
+    across = max(longest, 16.0)  # room for the title beside the scale
+    width, height = (across + 5.2) * TILE_INCHES, len(lines) * tall * TILE_INCHES * 0.82 + 1.2
     with style.context():
         figure = plt.figure(figsize=(width, height))
         ax = figure.add_axes((0, 0, 1, 1 - 1.0 / height))
         ax.set_axis_off()
-        ax.set_xlim(-4.6, PER_LINE + 0.6)
+        ax.set_xlim(-4.6, across + 0.6)
         ax.set_ylim(len(lines) * tall + 0.1, 0)
         colours = style.group_colours(report)
         for number, blocks in enumerate(lines):

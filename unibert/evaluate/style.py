@@ -120,10 +120,10 @@ def column_axes(columns: Sequence[Sequence[Row]], *, span: tuple[float, float]) 
     """A figure with one axes per column, its headings and language names drawn, x from span[0] to span[1]."""
     deepest = max(len(column) for column in columns)
     height = 0.212 * deepest + 1.55
-    width = {1: 8.2, 2: 12.4, 3: 16.6}[len(columns)]
+    width = {1: 11.8, 2: 12.8, 3: 16.8}[len(columns)]
     figure, axes = plt.subplots(1, len(columns), figsize=(width, height), squeeze=False)
     figure.subplots_adjust(
-        left=2.0 / width, right=1 - 0.6 / width, top=1 - 1.2 / height, bottom=0.2 / height, wspace=0.78
+        left=2.0 / width, right=1 - 0.8 / width, top=1 - 1.2 / height, bottom=0.2 / height, wspace=0.78
     )
     for ax in axes[0]:
         ax.set_xlim(*span)

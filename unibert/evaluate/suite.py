@@ -39,7 +39,7 @@ def run(
     models: Mapping[str, Path] | None = None,
     force: bool = False,
     dtype: Literal["auto", "fp32", "bf16"] = "auto",
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Measure models on the recipe's held-out text and write `runs/<name>/report/`.
@@ -49,7 +49,7 @@ def run(
         models: name -> Hugging Face folder or run folder; those of `default_models` when None.
         force: measure again what `report/results_<model>.json` already holds.
         dtype: precision of the forward; auto is bf16 where the device is faster in it.
-        device: where the models run.
+        device: where the models run; the first GPU, or the CPU without one, when None.
         limits: how many texts are measured at most; the defaults of `Limits` when None.
 
     Returns:
@@ -62,7 +62,7 @@ def run(
     material = prepare(recipe, limits=limits or Limits())
     for name, folder in folders.items():
         check_tokenizer(name, folder, material.shards)
-    device = torch.device(device)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = dtype if dtype != "auto" else "bf16" if bf16_is_faster(device) else "fp32"
     report_folder = recipe.run_folder / "report"
     results = []

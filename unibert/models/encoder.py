@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertCo
 
 from unibert.config import Recipe
 from unibert.errors import ConfigError, DataError
+from unibert.models import attention
 from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
 
@@ -45,7 +46,7 @@ class Encoder(nn.Module):
 
     def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__()
-        hf.set_attn_implementation("sdpa")
+        hf.set_attn_implementation(attention.NAME)
         self.hf: Any = hf  # a PreTrainedModel, whose parts type checkers do not know
 
     def forward(
