@@ -44,10 +44,16 @@ def _fused_backward_is_slow(*tensors: Tensor) -> bool:
 
 
 def _by_products(
-    query_RNSD: Tensor, key_RNSD: Tensor, value_RNSD: Tensor, *, mask: Tensor | None, dropout: float, scale: float | None
+    query_RNSD: Tensor,
+    key_RNSD: Tensor,
+    value_RNSD: Tensor,
+    *,
+    mask: Tensor | None,
+    dropout: float,
+    scale: float | None,
 ) -> Tensor:
-    scale = query_RNSD.shape[-1] ** -0.5 if scale is None else scale
-    scores_RNSS = torch.matmul(query_RNSD * scale, key_RNSD.transpose(-1, -2))
+    factor = query_RNSD.shape[-1] ** -0.5 if scale is None else scale
+    scores_RNSS = torch.matmul(query_RNSD * factor, key_RNSD.transpose(-1, -2))
     if mask is not None:
         hidden = torch.zeros(mask.shape, dtype=scores_RNSS.dtype, device=mask.device)
         scores_RNSS = scores_RNSS + hidden.masked_fill_(~mask, float("-inf"))

@@ -33,7 +33,9 @@ def distill_kl(student_MV: Tensor, teacher_MV: Tensor, *, temperature: float = 1
         ValueError: shapes differ, as with two vocabularies.
     """
     if student_MV.shape != teacher_MV.shape:
-        raise ValueError(f"student logits {tuple(student_MV.shape)} and teacher logits {tuple(teacher_MV.shape)} differ")
+        raise ValueError(
+            f"student logits {tuple(student_MV.shape)} and teacher logits {tuple(teacher_MV.shape)} differ"
+        )
     return _DistillKL.apply(student_MV, teacher_MV.detach(), temperature)  # type: ignore[no-any-return]
 
 

@@ -44,6 +44,7 @@ def launcher_words(launcher: str, *, world: int) -> list[str]:
     """The words before `train RECIPE` for a launcher."""
     python, module = sys.executable, ["-m", "unibert"]
     beside = Path(sys.executable).parent
+    mpirun = shutil.which("mpirun", path=f"{beside}{os.pathsep}{os.environ['PATH']}") or "mpirun"
     words = {
         "alone": [python, *module],
         "deepspeed": [
@@ -53,7 +54,7 @@ def launcher_words(launcher: str, *, world: int) -> list[str]:
         "torchrun": [
             str(beside / "torchrun"), "--nproc_per_node", str(world), "--master_port", str(free_port()), *module,
         ],
-        "mpirun": [shutil.which("mpirun", path=f"{beside}:{os.environ['PATH']}") or "mpirun", "-np", str(world), python, *module],
+        "mpirun": [mpirun, "-np", str(world), python, *module],
     }  # fmt: skip
     return words[launcher]
 

@@ -19,13 +19,13 @@ from unibert import objectives
 from unibert.config import Recipe, load_recipe, to_toml
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
-from unibert.doctor import stale_locks
 from unibert.errors import CheckpointError, ConfigError, MachineError
 from unibert.models.discriminator import build_discriminator
 from unibert.models.encoder import Encoder, build_student
 from unibert.models.precision import bf16_is_faster
 from unibert.models.teacher import ResidentTeacher, load_teacher
 from unibert.objectives import Needs, Objective
+from unibert.observe.locks import stale_locks
 from unibert.plan import make_plan
 from unibert.runtime import checkpoint, dist, dsconfig, optimizers
 from unibert.runtime.checkpoint import State
@@ -73,9 +73,11 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     """
     _refuse_stale_locks()
     shards = ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages)
-    owned = owned_by_recipe(recipe, world=ranks.world)
+    owned = dsconfig.owned_by_recipe(recipe, world=ranks.world)
     engines = {name: dsconfig.load(getattr(recipe.engines, name), owned=owned) for name in ("student", "discriminator")}
     plan = make_plan(recipe, world=ranks.world, student_engine=engines["student"])
+    if ranks.is_first:
+        (recipe.run_folder / "STOP").unlink(missing_ok=True)  # of a stop that has been obeyed
     first = _where_to_begin(recipe, ranks=ranks, resume=resume)
     if ranks.is_first:
         _write_facts(recipe, ranks=ranks, plan=plan.to_json())
@@ -96,17 +98,6 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
         _same_stream(state, fingerprints, first)
         log.info("going on from %s", first)
     return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state)
-
-
-def owned_by_recipe(recipe: Recipe, *, world: int) -> dict[str, float]:
-    """The recipe's value of each key that a DeepSpeed file may only repeat."""
-    train = recipe.train
-    return {
-        "train_batch_size": train.global_batch_sequences,
-        "train_micro_batch_size_per_gpu": train.micro_batch_sequences,
-        "gradient_accumulation_steps": train.global_batch_sequences // (train.micro_batch_sequences * world),
-        "gradient_clipping": recipe.optimizer.clip_norm,
-    }
 
 
 def _players(recipe: Recipe, student: Encoder, *, engines: dict[str, dict], world: int, accumulation: int) -> Players:

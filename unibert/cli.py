@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from unibert import __version__
-from unibert.config import Recipe, field_help, load_recipe
+from unibert.config import field_help, load_recipe
 from unibert.errors import INTERRUPTED, ConfigError, UnibertError
 
 RecipeName = Annotated[str, tyro.conf.Positional]
@@ -95,7 +95,7 @@ class PlanCommand:
         from unibert.plan import make_plan
         from unibert.runtime import dsconfig
 
-        engine = dsconfig.load(recipe.engines.student, owned=owned_by_recipe(recipe, world=self.world))
+        engine = dsconfig.load(recipe.engines.student, owned=dsconfig.owned_by_recipe(recipe, world=self.world))
         print(make_plan(recipe, world=self.world, student_engine=engine).text())
 
 
@@ -182,17 +182,6 @@ COMMANDS: dict[str, type[Any]] = {
     "summary": Summary,
     "fields": Fields,
 }
-
-
-def owned_by_recipe(recipe: Recipe, *, world: int) -> dict[str, Any]:
-    """The recipe's value of each key that a DeepSpeed file may only repeat."""
-    train = recipe.train
-    return {
-        "train_batch_size": train.global_batch_sequences,
-        "train_micro_batch_size_per_gpu": train.micro_batch_sequences,
-        "gradient_accumulation_steps": train.global_batch_sequences // (train.micro_batch_sequences * world),
-        "gradient_clipping": recipe.optimizer.clip_norm,
-    }
 
 
 def parse(arguments: Sequence[str]) -> tuple[Any, list[str]]:

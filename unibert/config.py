@@ -142,15 +142,17 @@ def _keys_at(location: Sequence[str | int]) -> list[str]:
         field = table.model_fields.get(str(key))
         if field is None:
             return []
-        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
+        inner = _tables_in(field.annotation)
         if not inner:
             return []
         table = inner[0]
     return list(table.model_fields)
 
 
-def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+    """The tables that an annotation names, as in `Teacher | None`."""
+    kinds = (annotation, *get_args(annotation))
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 def _perhaps(word: str, known: Sequence[str]) -> str:
@@ -165,7 +167,7 @@ def field_help() -> Iterator[tuple[str, str, str]]:
 
 def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in table.model_fields.items():
-        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
+        inner = _tables_in(field.annotation)
         if inner and inner[0] is not Ramp:
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:

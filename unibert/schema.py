@@ -202,10 +202,12 @@ class MaskedLM(Table):
 
 
 class DistillHidden(Table):
-    """Squared distance of the last hidden states, student to teacher, over every token."""
+    """Squared distance of the last hidden states, student to teacher, token by token."""
 
     weight: float | Ramp = 1.0
     """Weight of the term."""
+    positions: Literal["all", "unmasked"] = "all"
+    """`unmasked` leaves the targets of the masked LM out: what both models say of a mask is then the head's matter."""
 
 
 class DistillLogits(Table):
@@ -230,7 +232,7 @@ class LanguageConfusion(Table):
     weight: float | Ramp = Ramp(max=0.1)
     """Weight of the term (lambda)."""
     form: Literal["uniform", "reversal"] = "uniform"
-    """`uniform`: KL to the uniform distribution, bounded; `reversal`: minus the cross-entropy, as a gradient reversal."""
+    """`uniform`: KL to the uniform distribution, bounded; `reversal`: minus the cross-entropy (gradient reversal)."""
 
 
 class Objectives(Table):

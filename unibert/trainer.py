@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -219,8 +220,9 @@ class Trainer:
 def _flops_per_token(run: Run) -> float:
     """Training FLOPs of student and teacher per token."""
     masking, teacher = run.recipe.masking.fraction, run.teacher
+    student: Any = run.players["student"].module
     return flops.training_flops_per_token(
-        flops.Dimensions.of(run.players["student"].module.hf.config),
+        flops.Dimensions.of(student.hf.config),
         row_tokens=run.recipe.data.max_sequence_tokens,
         target_fraction=masking if "masked_logits" in run.needs.student else 0.0,
         trainable=run.recipe.student.trainable,

@@ -74,6 +74,8 @@ def twin_masked_lm(at, table):
 
 def twin_distill_hidden(at, table):
     real = at.batch.document.numpy() >= 0
+    if table.positions == "unmasked":
+        real.ravel()[at.batch.target_positions.numpy()] = False
     apart = at.student.last_hidden.detach().numpy() - at.teacher.last_hidden.detach().numpy()
     return (apart[real] ** 2).mean(-1).sum()
 
@@ -100,6 +102,7 @@ def twin_language_confusion(at, table):
 CASES = [
     ("masked_lm", MaskedLM(), twin_masked_lm),
     ("distill_hidden", DistillHidden(), twin_distill_hidden),
+    ("distill_hidden", DistillHidden(positions="unmasked"), twin_distill_hidden),
     ("distill_logits", DistillLogits(temperature=2.0), twin_distill_logits),
     ("language_guess", LanguageGuess(), twin_language_guess),
     ("language_confusion", LanguageConfusion(form="uniform"), twin_language_confusion),

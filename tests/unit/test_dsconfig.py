@@ -20,9 +20,7 @@ def test_every_shipped_file_is_accepted_by_deepspeed(name):
     from deepspeed.runtime.config import DeepSpeedConfig
 
     tree = dsconfig.load(name, owned=OWNED)
-    filled = dsconfig.complete(
-        tree, micro_batch=8, accumulation=8, world=1, clip_norm=0.0, bf16_is_faster=True
-    )
+    filled = dsconfig.complete(tree, micro_batch=8, accumulation=8, world=1, clip_norm=0.0, bf16_is_faster=True)
     config = DeepSpeedConfig(filled)
     assert config.gradient_clipping == 0.0
     assert config.zero_optimization_stage == dsconfig.stage(tree)

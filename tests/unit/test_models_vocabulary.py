@@ -62,6 +62,7 @@ def test_the_new_head_starts_at_the_texts_frequencies(recipe):
     bias_V = model.cls.predictions.bias.detach()
     assert torch.equal(bias_V, log_frequencies(recipe, shards=shards))
     torch.testing.assert_close(bias_V.double().exp().sum(), torch.tensor(1.0, dtype=torch.float64), atol=1e-5, rtol=0)
+    assert "fitted in closed form" in json.loads((recipe.teacher.trimmed / TRIM_FILE).read_text())["head"]
     # the most frequent ordinary token of all shards is the most probable one
     counts = sum(np.bincount(shards.tokens(i), minlength=len(bias_V)) for i in range(len(LANGUAGES)))
     counts[list(shards.special.all())] = 0

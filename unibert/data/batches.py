@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -184,7 +184,7 @@ class Stream:
             for micro in range(self.accumulation)
         ]
 
-    def steps(self, first_step: int) -> Iterator[list[Batch]]:
+    def steps(self, first_step: int) -> Generator[list[Batch]]:
         """Step first_step and all that follow, without end; prepared in a thread that ends when the iterator does.
 
         What goes wrong in the thread is raised here.

@@ -19,8 +19,9 @@ from unibert.data.lines import file_sha256, finished, say, write_json
 from unibert.data.sampler import smoothed_shares
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
-from unibert.models.encoder import load_encoder
+from unibert.models.encoder import Encoder, load_encoder
 from unibert.models.folders import newest_export, replaced_folder, save_hf
+from unibert.models.head_start import fit_head
 from unibert.models.heads import masked_lm_head, seeded, start_head
 
 TRIM_FILE = "trim.json"
@@ -30,7 +31,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     """Write teacher.trimmed: teacher.original with the rows of <data.folder>/tokenizer alone, as a masked-LM model.
 
-    A head that the teacher lacks is started new, with the text's log token frequencies as output bias.
+    A head that the teacher lacks is started new: fitted to the recipe's shards in closed form where they are there
+    already (head_start.py), random otherwise.
 
     Raises:
         ConfigError: no [teacher].
@@ -56,10 +58,7 @@ def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     encoder, has_head = load_encoder(original)
     pieces_before = encoder.vocabulary_size
     trim_embeddings(encoder.hf, kept_V)
-    if not has_head:
-        with seeded(recipe.train.seed, purpose="head"):
-            bias_V = log_frequencies(recipe, shards=shards) if shards else None
-            start_head(encoder.hf, bias_V=bias_V)
+    head = "the teacher's own" if has_head else _new_head(encoder, recipe, shards=shards)
     with replaced_folder(trimmed) as new:
         copy_tokenizer(tokenizer, into=new, hf=encoder.hf)
         save_hf(encoder.hf, new)
@@ -68,11 +67,27 @@ def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
             "pieces": len(kept_V),
             "pieces_before": pieces_before,
             "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
-            "new_head": not has_head,
+            "head": head,
         }
         write_json(new / TRIM_FILE, facts)
     say(f"teacher: {facts['pieces']:,} of {facts['pieces_before']:,} pieces kept in {trimmed}")
     return facts
+
+
+def _new_head(encoder: Encoder, recipe: Recipe, *, shards: ShardSet | None) -> str:
+    """Give the encoder a head; returns how good it is, in words."""
+    with seeded(recipe.train.seed, purpose="head"):
+        start_head(encoder.hf, bias_V=log_frequencies(recipe, shards=shards) if shards else None)
+    if shards is None:
+        say("teacher: no shards to fit a masked-LM head to, it begins random (tokenize first for a better one)")
+        return "new, random"
+    fit = fit_head(encoder, recipe, shards=shards)
+    words = (
+        f"new, fitted in closed form to {fit.targets} masked tokens: cross-entropy {fit.fitted:.2f} on those kept "
+        f"back, {fit.by_frequency:.2f} by token frequency alone"
+    )
+    say(f"teacher: masked-LM head {words}")
+    return words
 
 
 def read_kept_ids(tokenizer: Path) -> np.ndarray:

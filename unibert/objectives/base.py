@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -44,7 +44,7 @@ class MicroStep:
     batch: Batch
     student: EncoderOutput
     teacher: EncoderOutput | None
-    feature: str
+    feature: Literal["cls", "mean"]
     discriminate: Callable[[Tensor], Tensor] | None = None
 
     @cached_property

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from unibert.data.batches import Batch
 from unibert.objectives.base import MicroStep, Needs, Objective, Term
+from unibert.schema import DistillHidden as DistillHiddenTable
+from unibert.schema import Table
 
 
 class DistillHidden(Objective):
     """Mean squared distance of student and teacher, token by token.
 
     Formula: sum over tokens t of |h_s,t - h_t,t|^2 / H; divided by the number of tokens.
-    Shapes: h [R, S, H], the same width on both sides; padding is left out.
+    Shapes: h [R, S, H], the same width on both sides; padding is left out, and with positions = "unmasked" the
+    masked-LM targets too (our addition: a student that must repeat the teacher's state at a mask learns the
+    masked LM badly, and no text that the encoder will read later has masks).
     Needs: both last hidden states. Tag: loss/distill_hidden.
     """
 
@@ -18,11 +24,23 @@ class DistillHidden(Objective):
     player = "student"
     needs = Needs(student=frozenset({"last_hidden"}), teacher=frozenset({"last_hidden"}))
 
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        assert isinstance(table, DistillHiddenTable)
+        self.skip_targets = table.positions == "unmasked"
+
     def count(self, batch: Batch) -> int:
-        return batch.tokens
+        return batch.tokens - batch.targets if self.skip_targets else batch.tokens
 
     def term(self, at: MicroStep) -> Term:
         assert at.teacher is not None
-        real_RS = at.batch.document >= 0
-        apart_TH = at.student.last_hidden[real_RS].float() - at.teacher.last_hidden[real_RS].float()
-        return Term(total=apart_TH.square().mean(dim=-1).sum())
+        chosen_RS = self._positions(at.batch)
+        apart_NH = at.student.last_hidden[chosen_RS].float() - at.teacher.last_hidden[chosen_RS].float()
+        return Term(total=apart_NH.square().mean(dim=-1).sum())
+
+    def _positions(self, batch: Batch) -> Tensor:
+        """Bool [R, S]: the tokens that are compared."""
+        chosen_RS = batch.document >= 0
+        if self.skip_targets:
+            chosen_RS.view(-1)[batch.target_positions] = False
+        return chosen_RS

@@ -1,4 +1,4 @@
-"""The discriminator's own loss: which language is this sentence in? (Ganin et al. 2016, arXiv 1505.07818)"""
+"""The discriminator's own loss: which language is a sentence in (Ganin et al. 2016, arXiv 1505.07818)."""
 
 from __future__ import annotations
 

@@ -82,8 +82,10 @@ def export_variables(ranks: Ranks) -> None:
 
 def _master_address(ranks: Ranks) -> str:
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
-    if ranks.launcher == "alone" or ranks.local_world == ranks.world or not nodes:
+    if ranks.local_world == ranks.world:
         return "127.0.0.1"
+    if not nodes:
+        raise MachineError(f"{ranks.launcher} started ranks on several nodes: set MASTER_ADDR to the first one's name")
     try:
         names = subprocess.run(
             ["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True, timeout=30
@@ -109,7 +111,9 @@ def start(*, threads: int | None = None, timeout_minutes: float = 30.0) -> Ranks
     export_variables(ranks)
     import torch
 
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // ranks.local_world))
+    cores = len(os.sched_getaffinity(0))  # what SLURM or taskset gives this process, not what the machine has
+
+    torch.set_num_threads(threads or max(1, cores // ranks.local_world))
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank)
     else:
@@ -117,11 +121,12 @@ def start(*, threads: int | None = None, timeout_minutes: float = 30.0) -> Ranks
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
-    if get_accelerator().device_name() == "cpu":
+    accelerator: Any = get_accelerator()
+    if accelerator.device_name() == "cpu":
         # Only tensor-parallel inference uses this operator; building it costs a compiler and a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
-        dist_backend=get_accelerator().communication_backend_name(),
+        dist_backend=accelerator.communication_backend_name(),
         timeout=timedelta(minutes=timeout_minutes),
         verbose=False,
         auto_mpi_discovery=False,

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from unibert.errors import ConfigError
+from unibert.plan import accumulation_steps
+from unibert.schema import Recipe
 
 # Keys of the file's own, and keys that the recipe owns (absent or "auto").
 MECHANICS = frozenset(
@@ -47,7 +50,9 @@ def find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".json" and path.is_file():
         return path
-    folders = [Path("ds_configs"), Path(__file__).parents[2] / "ds_configs"]
+    # The user's own, a checkout's, and where a wheel puts them.
+    installed = Path(sys.prefix) / "share" / "unibert" / "ds_configs"
+    folders = [Path("ds_configs"), Path(__file__).parents[2] / "ds_configs", installed]
     for folder in folders:
         if (folder / f"{name_or_path}.json").is_file():
             return folder / f"{name_or_path}.json"
@@ -95,6 +100,20 @@ def _problem(key: str, value: Any, owned: dict[str, Any]) -> str | None:
     if key == "zero_optimization" and value.get("round_robin_gradients"):
         return "zero_optimization.round_robin_gradients: breaks DeepSpeed's map to the fp32 weights; take it out"
     return None
+
+
+def owned_by_recipe(recipe: Recipe, *, world: int) -> dict[str, float]:
+    """The recipe's value of each key that a file may only repeat.
+
+    Raises:
+        ConfigError: the global batch does not divide.
+    """
+    return {
+        "train_batch_size": recipe.train.global_batch_sequences,
+        "train_micro_batch_size_per_gpu": recipe.train.micro_batch_sequences,
+        "gradient_accumulation_steps": accumulation_steps(recipe, world=world),
+        "gradient_clipping": recipe.optimizer.clip_norm,
+    }
 
 
 def stage(tree: dict[str, Any]) -> int:

@@ -51,6 +51,8 @@ class Player:
         self.window = window
         self.world = world
         self.moving = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        # DeepSpeed types its engine as one of many; what is used of it here is common to them.
+        self.engine: Any
         self.engine, *_ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
@@ -91,7 +93,9 @@ class Player:
         kept = self._plain_norm() if due and self._is_plain() else None
         self.engine.step()
         if due:
-            self.grad_norm = float(kept if kept is not None else self.engine.get_global_grad_norm())
+            norm = kept if kept is not None else self.engine.get_global_grad_norm()
+            assert norm is not None, "every wrapped optimizer keeps its norm"
+            self.grad_norm = float(norm)
 
     def _is_plain(self) -> bool:
         return isinstance(self.engine.optimizer, torch.optim.Optimizer)

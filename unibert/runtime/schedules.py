@@ -8,7 +8,7 @@ from unibert.schema import Optimizer, Ramp
 
 
 def learning_rate(step: int, *, steps: int, optimizer: Optimizer) -> float:
-    """Rate of the step that makes `step` (1 to `steps`): linear warm-up, then the chosen shape down to the final rate."""
+    """Rate of step 1 to `steps`: linear warm-up, then the chosen shape down to the final rate."""
     warmup = round(optimizer.warmup_fraction * steps)
     peak = optimizer.learning_rate
     if step <= warmup:
