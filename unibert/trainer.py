@@ -191,6 +191,9 @@ class Trainer:
         engine, ranks = self.run.players["student"].engine, self.run.ranks
         engine.eval()
         found = self.watch.look(engine, rank=ranks.rank, world=ranks.world)
+        if self.run.state.step == self.steps:
+            embeddings_NH, languages, texts = self.watch.embeddings(engine)
+            self.logger.projector(self.steps, embeddings_NH=embeddings_NH, languages=languages, texts=texts)
         engine.train()
         return found
 

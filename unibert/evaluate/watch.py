@@ -18,6 +18,7 @@ from unibert.evaluate.retrieval import quick_pairs, quick_retrieval, to_pairs
 from unibert.models.encoder import EncoderOutput
 
 LINES_PER_LANGUAGE = 12
+LINES_IN_PROJECTOR = 5
 
 
 class HeldoutWatch:
@@ -33,11 +34,12 @@ class HeldoutWatch:
         targets = targets_by_language(self.batches, num_languages=self.languages)
         _, values = unigram_baseline(token_counts(shards), targets).strongest()
         self.unigram = float(torch.as_tensor(values).nanmean())
+        heldout_text = read_heldout(recipe.data.folder, languages=recipe.languages)
+        self.lines = {code: lines[:LINES_IN_PROJECTOR] for code, lines in heldout_text.lines.items()}
         others = [code for code in recipe.languages if code != "en"]
         self.pairs = {}
         if others and "en" in recipe.languages:
-            messages = read_heldout(recipe.data.folder, languages=recipe.languages).messages
-            self.pairs = quick_pairs(to_pairs(messages, languages=others), languages=8, messages=48)
+            self.pairs = quick_pairs(to_pairs(heldout_text.messages, languages=others), languages=8, messages=48)
 
     @torch.no_grad()
     def look(self, encode: Callable[..., EncoderOutput], *, rank: int, world: int) -> dict[str, float]:
@@ -63,3 +65,10 @@ class HeldoutWatch:
             embedder = Embedder(encode, self.tokenizer, max_tokens=self.width, device=self.device)
             found["eval/retrieval_top1"] = quick_retrieval(embedder.mean, self.pairs)
         return found
+
+    def embeddings(self, encode: Callable[..., EncoderOutput]) -> tuple[Tensor, list[str], list[str]]:
+        """([N, H] embeddings, language, text) of a few held-out lines of each language, for the projector."""
+        languages = [code for code, lines in self.lines.items() for _ in lines]
+        texts = [text for lines in self.lines.values() for text in lines]
+        embedder = Embedder(encode, self.tokenizer, max_tokens=self.width, device=self.device)
+        return embedder.mean(texts), languages, texts

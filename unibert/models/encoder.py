@@ -21,7 +21,6 @@ from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
 
 log = logging.getLogger(__name__)
-hf_logging.disable_progress_bar()  # a bar per rank for a second of reading is noise
 
 EMBEDDING_TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
