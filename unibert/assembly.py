@@ -93,6 +93,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     players = _players(recipe, student, engines=engines, world=ranks.world, accumulation=stream.accumulation)
     fingerprints = _fingerprints(recipe, shards)
     state = State(0, 0, 0, ranks.world, fingerprints, _versions())
+    torch.manual_seed(recipe.train.seed * 65_537 + ranks.rank)  # dropout; every rank its own
     if first is not None:
         state = checkpoint.load(first, players=players, rank=ranks.rank, world=ranks.world)
         _same_stream(state, fingerprints, first)
