@@ -53,6 +53,7 @@ class Run:
     players: Players
     teacher: ResidentTeacher | None
     state: State
+    resumed_from: Path | None
 
     @property
     def folder(self) -> Path:
@@ -97,8 +98,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     if first is not None:
         state = checkpoint.load(first, players=players, rank=ranks.rank, world=ranks.world)
         _same_stream(state, fingerprints, first)
-        log.info("going on from %s", first)
-    return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state)
+    return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state, first)
 
 
 def _players(recipe: Recipe, student: Encoder, *, engines: dict[str, dict], world: int, accumulation: int) -> Players:

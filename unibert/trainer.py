@@ -78,6 +78,8 @@ class Trainer:
     def run_to_end(self) -> None:
         """Steps until the last one, or until somebody asks to stop."""
         run = self.run
+        if run.resumed_from is not None:
+            self.logger.say(f"going on from {run.resumed_from}")
         micro_batches = run.stream.steps(run.state.step)
         try:
             for step in range(run.state.step + 1, self.steps + 1):
