@@ -1,8 +1,8 @@
 """Attention within packed documents: torch's fused kernel, except where that is slow.
 
-On a CPU in bf16 the backward of torch's flash attention with a mask is seven times as slow as three plain
-products (torch 2.13, S = 128, head width 32: 119 ms against 17 ms of one core for 14 rows of 12 heads; 24 ms in
-fp32). Rows are short there, so the S x S map is small. Everywhere else the fused kernel is taken.
+On a CPU in bf16 the backward of torch's flash attention with a mask is slow (torch 2.13): forward and backward took
+3.0 times as long as three plain products at S = 128 and 4.7 times at S = 64, while in fp32 the two are even
+(benchmarks/attention.py). Rows are short there, so the S x S map is small. Everywhere else the fused kernel is taken.
 
 Legend: R rows, N heads, S width, D head width.
 """
