@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 from unibert.config import Recipe
 from unibert.models.folders import newest_export
@@ -32,7 +35,8 @@ def show(recipe: Recipe) -> None:
         if place is not None and place.exists():
             print(f"  {what:<22} {place}")
     _figures(recipe)
-    print(f"\nWatch it:\n\n  tensorboard --logdir {run / 'tb'}\n")
+    tensorboard = os.path.relpath(Path(sys.executable).parent / "tensorboard")  # of the environment that trained
+    print(f"\nWatch it:\n\n  {tensorboard} --logdir {run / 'tb'}\n")
     print(f"""Load it:
 
   from transformers import AutoModel, AutoTokenizer

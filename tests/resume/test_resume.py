@@ -17,7 +17,7 @@ STEPS = 9
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
     path = make_workspace(tmp_path_factory.mktemp("resume"))
-    path.write_text(path.read_text().replace("steps = 6", f"steps = {STEPS}").replace("dropout = 0", ""))
+    path.write_text(path.read_text().replace("steps = 6", f"steps = {STEPS}"))
     return path
 
 
@@ -69,7 +69,7 @@ def test_a_stop_saves_and_leaves_with_75(recipe, unbroken, how):
     else:
         os.kill(process.pid, signal.SIGTERM)
     output = finish(process, expect=75)
-    assert "run the same command" in output or "all is saved" in output
+    assert "all is saved" in output
     done = lines(run)
     assert (run / "checkpoints" / f"step_{done:08d}" / "COMPLETE").is_file()
 
