@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from unibert import objectives
 from unibert.config import Recipe, load_recipe, to_toml
@@ -26,16 +28,17 @@ from unibert.models.precision import bf16_is_faster
 from unibert.models.teacher import ResidentTeacher, load_teacher
 from unibert.objectives import Needs, Objective
 from unibert.observe.locks import stale_locks
-from unibert.plan import make_plan
+from unibert.plan import accumulation_steps, make_plan
 from unibert.runtime import checkpoint, dist, dsconfig, optimizers
 from unibert.runtime.checkpoint import State
 from unibert.runtime.dist import Ranks
 from unibert.runtime.players import Player, Players
+from unibert.schema import Optimizer
 
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "unibert")
 # What decides which samples come when, and how they are masked: it cannot change within a run.
 STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed")
-STREAM_FIELDS += ("train.global_batch_sequences",)
+STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 log = logging.getLogger(__name__)
 
 
@@ -79,6 +82,9 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     plan = make_plan(recipe, world=ranks.world, student_engine=engines["student"])
     if ranks.is_first:
         (recipe.run_folder / "STOP").unlink(missing_ok=True)  # of a stop that has been obeyed
+    fingerprints = _fingerprints(recipe, shards)
+    digest = hashlib.sha256(to_toml(recipe).encode()).hexdigest()[:12]
+    dist.refuse_differences({"recipe": digest, **fingerprints, **_versions()})
     first = _where_to_begin(recipe, ranks=ranks, resume=resume)
     if ranks.is_first:
         _write_facts(recipe, ranks=ranks, plan=plan.to_json())
@@ -91,49 +97,78 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     _check_fit(student, teacher, shards=shards, needs=needs)
     if first is None and recipe.save.export and ranks.is_first:
         _export_untrained(student, recipe)
-    players = _players(recipe, student, engines=engines, world=ranks.world, accumulation=stream.accumulation)
-    fingerprints = _fingerprints(recipe, shards)
+    players = _players(recipe, student, engines=engines, world=ranks.world)
     state = State(0, 0, 0, ranks.world, fingerprints, _versions())
     torch.manual_seed(recipe.train.seed * 65_537 + ranks.rank)  # dropout; every rank its own
     if first is not None:
-        state = checkpoint.load(first, players=players, rank=ranks.rank, world=ranks.world)
-        _same_stream(state, fingerprints, first)
+        _same_stream(checkpoint.read_state(first), fingerprints, first)
+        state = checkpoint.load(first, players=players, ranks=ranks)
+        _say_what_changed(state, recipe, ranks=ranks)
     return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state, first)
 
 
-def _players(recipe: Recipe, student: Encoder, *, engines: dict[str, dict], world: int, accumulation: int) -> Players:
+def _players(recipe: Recipe, student: Encoder, *, engines: dict[str, dict], world: int) -> Players:
     device, micro = dist.device(), recipe.train.micro_batch_sequences
     faster = bf16_is_faster(device)
     student.to(device)
+    if recipe.train.recompute_activations:
+        student.hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     players = [
         Player(
             "student",
             module=student,
-            optimizer=optimizers.adamw(student, table=recipe.optimizer),
+            optimizer=_optimizer(student, recipe.optimizer, engine=engines["student"]),
             config=engines["student"],
             micro_batch=micro,
-            window=accumulation,
+            accumulation=accumulation_steps(recipe, world=world),
             world=world,
             clip_norm=recipe.optimizer.clip_norm,
             bf16_is_faster=faster,
         )
     ]
+    if recipe.train.compile:
+        players[0].engine.compile()
     if (table := recipe.discriminator) is not None:
         discriminator = build_discriminator(recipe, feature_size=student.hidden_size).to(device)
+        # The student's moments and decay, by AdamW: a two-layer head has no large batch to fear.
+        own = recipe.optimizer.model_copy(update={"name": "adamw", "learning_rate": table.learning_rate})
         players.append(
             Player(
                 "discriminator",
                 module=discriminator,
-                optimizer=optimizers.adamw(discriminator, table=recipe.optimizer, rate=table.learning_rate),
+                optimizer=_optimizer(discriminator, own, engine=engines["discriminator"]),
                 config=engines["discriminator"],
                 micro_batch=micro,
-                window=accumulation // table.moves_per_step,
+                accumulation=1,  # what it has seen goes back at once
                 world=world,
                 clip_norm=table.clip_norm,
                 bf16_is_faster=faster,
             )
         )
     return Players(players)
+
+
+def _optimizer(module: nn.Module, table: Optimizer, *, engine: dict) -> torch.optim.Optimizer:
+    return optimizers.build(
+        module, table=table, stage=dsconfig.stage(engine), offloaded=dsconfig.offloads(engine, "optimizer")
+    )
+
+
+def _say_what_changed(state: State, recipe: Recipe, *, ranks: Ranks) -> None:
+    """A run goes on under any number of ranks; where that changes its numbers, say so."""
+    if state.world == ranks.world:
+        return
+    log.info("saved by %d rank(s), going on with %d", state.world, ranks.world)
+    table = recipe.discriminator
+    if table is not None and table.turns == "every_micro_batch":
+        log.warning(
+            "discriminator.turns = every_micro_batch and %d ranks instead of %d: the discriminator's moves now hold "
+            "other documents; a number of turns would not depend on the ranks",
+            ranks.world,
+            state.world,
+        )
+    if recipe.student.dropout or recipe.student.attention_dropout:
+        log.warning("dropout on %d ranks instead of %d: other random numbers from here on", ranks.world, state.world)
 
 
 def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: ShardSet, needs: Needs) -> None:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from unibert.errors import ConfigError
-from unibert.schema import Masking, Objectives, Ramp, Recipe, Table
+from unibert.schema import Masking, Objectives, Ramp, Recipe, Rung, Table
 
 __all__ = ["Masking", "Objectives", "Ramp", "Recipe", "Table", "field_help", "load_recipe", "to_toml"]
 
@@ -57,12 +57,20 @@ def to_toml(recipe: Recipe) -> str:
 def _toml_lines(tree: dict[str, Any], *, prefix: str) -> Iterator[str]:
     for key, value in tree.items():
         if not isinstance(value, dict):
-            # JSON's strings, numbers, booleans and lists of these are TOML's too.
-            yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            yield f"{key} = {_toml_text(value)}"
     for key, value in tree.items():
         if isinstance(value, dict):
             yield f"\n[{prefix}{key}]"
             yield from _toml_lines(value, prefix=f"{prefix}{key}.")
+
+
+def _toml_text(value: Any) -> str:
+    """A value on one line; JSON's strings, numbers and booleans are TOML's too, and a table in a list is inline."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml_text(item)}' for key, item in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _find(name_or_path: str | Path, *, beside: Path | None = None) -> Path:
@@ -121,10 +129,14 @@ def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
+# What pydantic adds to a location to say which member of a union it tried.
+UNION_PARTS = ("float", "Ramp", "int", "constrained-int")
+
+
 def _explain(error: ValidationError, *, where: str) -> str:
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"] if part not in ("float", "Ramp", "int"))
+        path = ".".join(str(part) for part in item["loc"] if part not in UNION_PARTS and "literal[" not in str(part))
         if item["type"] == "extra_forbidden":
             lines.append(f"  {path}: unknown key{_perhaps(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}")
         elif item["type"] == "missing":
@@ -168,7 +180,7 @@ def field_help() -> Iterator[tuple[str, str, str]]:
 def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in table.model_fields.items():
         inner = _tables_in(field.annotation)
-        if inner and inner[0] is not Ramp:
+        if inner and inner[0] not in (Ramp, Rung):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else str(field.default)

@@ -5,8 +5,6 @@ The folder loads by AutoModelForMaskedLM and AutoModel, and appears under its na
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,11 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from unibert.config import Recipe, load_recipe
 from unibert.errors import CheckpointError
 from unibert.models.card import write_card
-from unibert.models.encoder import Encoder, freeze, source_folder, student_config
+from unibert.models.encoder import Encoder, source_folder, student_config
 from unibert.models.folders import replaced_folder, save_hf
 from unibert.models.vocabulary import copy_tokenizer
 from unibert.observe.metrics_file import read_metrics
-from unibert.runtime import checkpoint
-from unibert.runtime.optimizers import parameter_groups
+from unibert.runtime import checkpoint, engine_state
 
 PREFIX = "hf."
 """What an Encoder's parameter names begin with."""
@@ -75,62 +72,8 @@ def export_run(run_folder: Path, *, step: int | None = None) -> Path:
     source = _checkpoint(run_folder / "checkpoints", step=step)
     state = checkpoint.read_state(source)
     folder = run_folder / "hf" / checkpoint.step_name(state.step)
-    weights = checkpoint_weights(source / "student", recipe=recipe)
+    weights = engine_state.Saved(source / "student").weights()
     return write_hf(weights, recipe=recipe, folder=folder, step=state.step, facts=_facts(run_folder, state))
-
-
-def checkpoint_weights(folder: Path, *, recipe: Recipe) -> dict[str, Tensor]:
-    """The student's weights of a DeepSpeed checkpoint folder, by parameter name, in fp32 on the CPU.
-
-    What trains in bf16 has fp32 masters, and these are taken; what is frozen has none and comes as it was used.
-    """
-    engine = folder / checkpoint.TAG
-    whole = engine / "mp_rank_00_model_states.pt"  # up to ZeRO-2: every weight, as the forward used it
-    try:
-        saved = torch.load(whole, map_location="cpu", mmap=True, weights_only=False) if whole.is_file() else {}
-        weights = dict(saved.get("module", {}))
-        if any(engine.glob("*_optim_states.pt")):
-            return weights | _partitioned_masters(folder)
-        return weights | _unnamed_masters(saved, recipe=recipe)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: the student's weights cannot be read: {error!r}") from error
-
-
-def _partitioned_masters(folder: Path) -> dict[str, Tensor]:
-    """ZeRO 1 to 3: DeepSpeed's own tool puts the fp32 masters of all ranks together.
-
-    It leaves out the frozen weights in ZeRO-1; in ZeRO-2 and 3 it has them too.
-    """
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        weights = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=checkpoint.TAG)
-    return dict(weights or {})
-
-
-def _unnamed_masters(saved: dict[str, Any], *, recipe: Recipe) -> dict[str, Tensor]:
-    """ZeRO 0: under bf16 the masters lie in the optimizer's groups, without names; under fp32 there are none."""
-    groups = saved["optimizer"].get("fp32_groups", [])
-    if not groups:
-        return {}
-    masters = [master.detach() for group in groups for master in group]
-    named = dict(zip(_names_in_optimizer(recipe), masters, strict=True))
-    for name, master in named.items():
-        used = saved["module"][name]
-        if master.shape != used.shape or not torch.equal(master.to(used.dtype), used):
-            raise ValueError(f"the fp32 master of {name} is not the weight it stands for")
-    return named
-
-
-def _names_in_optimizer(recipe: Recipe) -> list[str]:
-    """Parameter names in the order in which the optimizer has them."""
-    with torch.device("meta"):
-        encoder = Encoder(AutoModelForMaskedLM.from_config(student_config(recipe)))
-    encoder.hf.tie_weights()
-    freeze(encoder, trainable=recipe.student.trainable)
-    names = {id(parameter): name for name, parameter in encoder.named_parameters()}
-    groups: list[dict[str, Any]] = parameter_groups(encoder, weight_decay=0.0)
-    return [names[id(parameter)] for group in groups for parameter in group["params"]]
 
 
 def _model(config: PretrainedConfig, state: dict[str, Tensor]) -> PreTrainedModel:

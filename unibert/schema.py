@@ -7,13 +7,19 @@ precision) are not here but in ds_configs/*.json. Reading and merging is config.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+StepRange = Annotated[str, Field(pattern=r"^\d+(:\d+)?$")]
+
+
+def _comma_separated(value: object) -> object:
+    return str(value).split(",") if isinstance(value, str | int) else value
 
 
 class Table(BaseModel):
@@ -112,8 +118,11 @@ class Discriminator(Table):
     """Dropout before the last layer."""
     feature: Literal["cls", "mean"] = "cls"
     """What it reads of a document: the first token's last hidden state, or the mean over tokens."""
-    moves_per_step: Positive = 1
-    """Optimizer steps of the discriminator inside one accumulation window of the student."""
+    turns: Positive | Literal["every_micro_batch"] = 1
+    """How often its turn comes inside one accumulation window of the student; a number keeps a run the same on any
+    number of ranks, `every_micro_batch` makes it depend on micro-batch and ranks."""
+    moves: Positive = 1
+    """Optimizer steps in a turn (k), all on the features seen since its last turn."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Constant AdamW rate of the discriminator."""
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
@@ -123,14 +132,18 @@ class Discriminator(Table):
 class Optimizer(Table):
     """The student's optimizer and schedule."""
 
+    name: Literal["adamw", "lamb"] = "adamw"
+    """`lamb` scales each parameter's update by its trust ratio |weight| / |update|, whole even when ZeRO shards it."""
+    trust_ratio_max: Annotated[float, Field(ge=0)] = 10.0
+    """LAMB's largest trust ratio (the paper's clipping of the ratio); 0 is off."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak rate."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's moment decays."""
+    """Decays of the two moments."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-6
-    """AdamW's epsilon."""
+    """Added to the root of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled decay; biases and LayerNorm are excluded."""
+    """Decoupled decay; biases and LayerNorm are excluded (from LAMB's trust ratio too)."""
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     """Largest gradient norm of the student; 0 is off."""
     warmup_fraction: Fraction = 0.05
@@ -141,19 +154,40 @@ class Optimizer(Table):
     """The last rate as a share of the peak."""
 
 
+class Rung(Table):
+    """One rung of the large-batch ladder."""
+
+    until_step: Positive
+    """The last step with this batch."""
+    global_batch_sequences: Positive
+    """Documents in one optimizer step; the rate is scaled by sqrt(this / train.global_batch_sequences)."""
+
+
 class Train(Table):
     """Batch, length and seed of the run."""
 
     steps: Positive = 400
     """Optimizer steps of the student."""
     global_batch_sequences: Positive = 128
-    """Documents in one optimizer step, over all ranks."""
+    """Documents in one optimizer step, over all ranks; after the ladder where there is one."""
+    ladder: tuple[Rung, ...] = ()
+    """Smaller batches to begin with, rung by rung, by accumulating less: the large-batch warm-up."""
     micro_batch_sequences: Positive = 32
     """Documents in one forward of one rank; accumulation = global / (micro x world)."""
     seed: Annotated[int, Field(ge=0)] = 1
     """Seed of the order, the masks and the new weights."""
     threads_per_rank: int | None = None
     """CPU threads of a rank; cores / local ranks when absent."""
+    recompute_activations: bool = False
+    """Forget the layers' activations and compute them again in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the student by torch.compile (through DeepSpeed's engine.compile)."""
+    skip_steps: Annotated[tuple[StepRange, ...], BeforeValidator(_comma_separated)] = ()
+    """Steps whose samples are passed over without training, as `a:b` (both included), `a`, or several with commas."""
+    time_limit_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Save and leave with code 75 after so many minutes of this start; no limit when absent."""
+    stall_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """A rank without progress for so long writes every thread's stack to its log and ends the run."""
 
 
 class Save(Table):
@@ -163,6 +197,12 @@ class Save(Table):
     """Steps between checkpoints; the last step is always saved."""
     keep_last: Positive = 2
     """Newest complete checkpoints kept."""
+    keep_every_steps: Positive | None = None
+    """Checkpoints of steps that are a multiple of this are kept for ever; none when absent."""
+    keep_best: bool = False
+    """Also keep the checkpoint with the lowest held-out masked cross-entropy."""
+    background: bool = True
+    """Write to disk beside the training: a step pays only for a copy in host memory."""
     export: bool = True
     """Write a Hugging Face folder beside each checkpoint (and one before the first step)."""
 
@@ -302,5 +342,29 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"languages named twice: {', '.join(duplicates)}"
     if not recipe.languages:
         yield "languages is empty"
+    yield from _ladder_problems(recipe.train)
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
+
+
+def _ladder_problems(train: Train) -> Iterator[str]:
+    """A ladder that does not rise to train.global_batch_sequences before the last step."""
+    for below, above in pairwise(train.ladder):
+        if above.until_step <= below.until_step:
+            yield f"train.ladder: until_step {above.until_step} comes after {below.until_step}: let the steps rise"
+        if above.global_batch_sequences < below.global_batch_sequences:
+            yield (
+                f"train.ladder: the batch falls from {below.global_batch_sequences} to "
+                f"{above.global_batch_sequences} (until_step {above.until_step}): a ladder only rises"
+            )
+    if train.ladder and (last := max(rung.until_step for rung in train.ladder)) >= train.steps:
+        yield (
+            f"train.ladder ends at step {last}, but train.steps = {train.steps}: "
+            f"the last until_step must be below train.steps"
+        )
+    for rung in train.ladder:
+        if rung.global_batch_sequences > train.global_batch_sequences:
+            yield (
+                f"train.ladder: the batch {rung.global_batch_sequences} (until_step {rung.until_step}) is above "
+                f"train.global_batch_sequences = {train.global_batch_sequences}, to which the ladder leads"
+            )

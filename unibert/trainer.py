@@ -1,7 +1,8 @@
 """The training loop.
 
-    for each step: count the targets over all ranks; for each micro-batch: one student forward, one teacher
-    forward, then each player goes back alone; step, log, evaluate, save, stop when due
+    for each step: agree that every rank has its batch, and count the targets over all ranks; for each micro-batch:
+    one student forward, one teacher forward, the student goes back alone, the discriminator remembers the features
+    and moves when its turn comes; the student moves; log, evaluate, save, stop when due
 
 The order of samples, the masks and every divisor depend on the step alone, so a run is the same whatever
 the world size and micro-batch, and goes on after a checkpoint as if nothing had happened.
@@ -10,6 +11,8 @@ the world size and micro-batch, and goes on after a checkpoint as if nothing had
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +23,19 @@ from torch import Tensor
 from unibert.assembly import Run, assemble
 from unibert.config import Recipe
 from unibert.data.batches import Batch
-from unibert.errors import Stopped
+from unibert.errors import NumericsError, Stopped, UnibertError
 from unibert.export import export_run
-from unibert.objectives import MicroStep, Objective, Term
+from unibert.nonfinite import report_nonfinite
+from unibert.objectives import MicroStep, Objective, Term, Turn
 from unibert.observe import flops
 from unibert.observe.logger import RunLogger
 from unibert.observe.meter import Meter
-from unibert.runtime import checkpoint, dist, schedules
+from unibert.plan import first_sample, turn_length
+from unibert.runtime import dist, schedules
+from unibert.runtime.checkpoint import Saver
 from unibert.runtime.players import Player
 from unibert.runtime.stop import StopFlag
+from unibert.runtime.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +44,22 @@ def train(recipe: Recipe, *, resume: str = "auto") -> Path:
     """Train a recipe to its last step and return the run folder.
 
     Raises:
-        Stopped: a signal or the STOP file asked to leave; everything is saved.
+        Stopped: a signal, the time limit or the STOP file asked to leave; everything is saved.
         UnibertError: what the command line turns into an exit code.
     """
+    began = time.monotonic()
     ranks = dist.start(threads=recipe.train.threads_per_rank)
     try:
         run = assemble(recipe, ranks=ranks, resume=resume)
         known = flops.peak_flops(run.device) is not None
-        with RunLogger(
-            run.folder, recipe=recipe, rank=ranks.rank, first_step=run.state.step, device_peak_known=known
-        ) as logger:
-            Trainer(run, logger=logger).run_to_end()
+        with (
+            RunLogger(
+                run.folder, recipe=recipe, rank=ranks.rank, first_step=run.state.step, device_peak_known=known
+            ) as logger,
+            StopFlag(run.folder / "STOP", began=began, limit_minutes=recipe.train.time_limit_minutes) as stop,
+            Watchdog(60 * recipe.train.stall_minutes, log_file=logger.rank_file) as watchdog,
+        ):
+            Trainer(run, logger=logger, stop=stop, watchdog=watchdog).run_to_end()
     finally:
         dist.stop()
     return recipe.run_folder
@@ -56,12 +68,12 @@ def train(recipe: Recipe, *, resume: str = "auto") -> Path:
 class Trainer:
     """One run's loop and what it remembers between steps."""
 
-    def __init__(self, run: Run, *, logger: RunLogger) -> None:
+    def __init__(self, run: Run, *, logger: RunLogger, stop: StopFlag, watchdog: Watchdog) -> None:
         from unibert.evaluate.watch import HeldoutWatch
 
         self.run = run
         self.recipe = run.recipe
-        self.logger = logger
+        self.logger, self.stop, self.watchdog = logger, stop, watchdog
         self.steps = run.recipe.train.steps
         self.meter = Meter(
             languages=run.recipe.languages,
@@ -72,52 +84,114 @@ class Trainer:
             peak_flops=flops.peak_flops(run.device),
         )
         self.watch = HeldoutWatch(run.recipe, shards=run.shards, device=run.device)
-        self.stop = StopFlag(run.folder / "STOP")
-        self.saved_step = run.state.step
+        self.saver = Saver(run.checkpoints, ranks=run.ranks, table=run.recipe.save)
+        self.losses: list[Tensor] = []  # the student's, of each micro-step of the step
 
     def run_to_end(self) -> None:
         """Steps until the last one, or until somebody asks to stop."""
         run = self.run
         if run.resumed_from is not None:
             self.logger.say(f"going on from {run.resumed_from}")
-        micro_batches = run.stream.steps(run.state.step)
+        stream = run.stream.steps(run.state.step)
         try:
             for step in range(run.state.step + 1, self.steps + 1):
-                self.meter.start()
-                with self.meter.waiting():
-                    micros = next(micro_batches)
-                values = self.train_step(step, micros)
-                if step % self.recipe.log.evaluate_every_steps == 0 or step == self.steps:
-                    values |= self.evaluate()
-                self.logger.log(step, values)
-                stopping = self.agree(self.stop.wanted())
+                self.watchdog.beat("waiting for data")
+                self.step(step, stream)
+                stopping, writing = self.agree(self.stop.wanted(), self.saver.writing)
+                if self.saver.pending and not writing:
+                    self.finish_save()
                 if step % self.recipe.save.every_steps == 0 or step == self.steps or stopping:
                     self.save()
                 if stopping and step < self.steps:
+                    self.finish_save()
                     raise Stopped(f"stopped by {self.stop.reason or 'another rank'} after step {step}; all is saved")
+            self.finish_save()
+        except NumericsError:
+            self.finish_save()  # of a step before
+            raise
         finally:
-            self.stop.restore()
-            micro_batches.close()
+            stream.close()
+
+    def step(self, step: int, stream: Iterator[list[Batch]]) -> None:
+        """One step: trained on, or passed over, then logged."""
+        self.meter.start()
+        with self.meter.waiting():
+            micros = self.next_batches(stream)
+        if any(first <= step <= last for first, last in self.skipped_ranges()):
+            self.logger.say(f"step {step} is passed over (train.skip_steps)")
+            values: dict[str, float] = {}
+            self.meter.samples = first_sample(self.recipe, step + 1)
+            self.run.state = replace(self.run.state, step=step, samples=self.meter.samples)
+        else:
+            values = self.train_step(step, micros)
+        if step % self.recipe.log.evaluate_every_steps == 0 or step == self.steps:
+            values |= self.evaluate()
+        self.logger.log(step, values)
+
+    def skipped_ranges(self) -> list[tuple[int, int]]:
+        """First and last step of each range of train.skip_steps."""
+        parts = [text.partition(":") for text in self.recipe.train.skip_steps]
+        return [(int(first), int(last or first)) for first, _, last in parts]
+
+    def next_batches(self, stream: Iterator[list[Batch]]) -> list[Batch]:
+        """This rank's micro-batches of the next step; when a rank has none, all ranks say why and end.
+
+        Raises:
+            UnibertError: the same on every rank.
+        """
+        micros, failure = [], None
+        try:
+            micros = next(stream)
+        except Exception as error:  # told to the others before it ends this rank
+            failure = error
+        if self.agree(failure is not None)[0]:
+            said = dist.everyone_says(None if failure is None else (type(failure), str(failure)))
+            rank, (kind, words) = next((rank, what) for rank, what in enumerate(said) if what)
+            if failure is not None and not isinstance(failure, UnibertError):
+                raise failure
+            raise (kind if issubclass(kind, UnibertError) else UnibertError)(f"on rank {rank}: {words}") from failure
+        return micros
 
     def train_step(self, step: int, micros: list[Batch]) -> dict[str, float]:
         """One optimizer step of the student: every micro-batch, every player."""
-        run = self.run
-        run.players["student"].set_rate(self.rate(step))
+        run, student = self.run, self.run.players["student"]
+        student.set_rate(self.rate(step))
         weights = {o.name: schedules.weight(o.weight, step=step, steps=self.steps) for o in run.objectives}
-        counts, documents_by_language = self.count(micros)
+        counts_AO, documents_by_language = self.count(micros)
+        divisors = counts_AO.sum(dim=0).clamp(min=1.0).tolist()
+        turn_steps = turn_length(self.recipe, accumulation=len(micros))
+        self.losses, turn = [], None
         for index, batch in enumerate(micros):
+            self.watchdog.beat(f"step {step}, micro-batch {index + 1} of {len(micros)}")
+            student.at_boundary(index + 1 == len(micros))
             at = self.forward(batch.to(run.device))
-            for player in run.players:
-                first = index // player.window * player.window
-                divisors = counts[first : first + player.window].sum(dim=0).clamp(min=1.0).tolist()
-                with run.players.alone(player):
-                    player.backward(self.loss(player, at, weights=weights, divisors=divisors))
-                    player.move_if_due()
-        return self.summarise(step, weights=weights, documents_by_language=documents_by_language)
+            with run.players.alone(student):
+                loss = self.loss(student, at, weights=weights, divisors=divisors)
+                self.losses.append(loss.detach())
+                student.backward(loss)
+            if "discriminator" in run.players:
+                turn = turn or Turn(run.players["discriminator"].engine)
+                turn.see(at)
+                if (index + 1) % turn_steps == 0:
+                    seen = counts_AO[index + 1 - turn_steps : index + 1].sum(dim=0).clamp(min=1.0).tolist()
+                    self.take_turn(turn, weights=weights, divisors=seen)
+                    turn = None
+        student.move()
+        return self.summarise(step, micros, weights=weights, documents_by_language=documents_by_language)
+
+    def take_turn(self, turn: Turn, *, weights: dict[str, float], divisors: list[float]) -> None:
+        """The discriminator learns from what it has seen, k times."""
+        table, player = self.recipe.discriminator, self.run.players["discriminator"]
+        assert table is not None
+        with self.run.players.alone(player):
+            for move in range(table.moves):
+                player.at_boundary(True)
+                player.backward(self.loss(player, turn, weights=weights, divisors=divisors, measured=move == 0))
+                player.move()
 
     def rate(self, step: int) -> float:
         """The student's learning rate of a step."""
-        return schedules.learning_rate(step, steps=self.steps, optimizer=self.recipe.optimizer)
+        return schedules.learning_rate(step, recipe=self.recipe)
 
     def count(self, micros: list[Batch]) -> tuple[Tensor, Tensor]:
         """Targets [A, O] of each micro-batch and objective, and documents [L] of each language, over all ranks."""
@@ -143,30 +217,45 @@ class Trainer:
         self.meter.count(tokens=batch.tokens, places=batch.input_ids.numel(), samples=batch.documents)
         return MicroStep(batch, student, teacher, feature)
 
-    def loss(self, player: Player, at: MicroStep, *, weights: dict[str, float], divisors: list[float]) -> Tensor:
+    def loss(
+        self,
+        player: Player,
+        at: MicroStep | Turn,
+        *,
+        weights: dict[str, float],
+        divisors: list[float],
+        measured: bool = True,
+    ) -> Tensor:
         """This rank's part of the player's weighted mean over its window."""
-        if self.recipe.discriminator is not None:
-            guesser = self.run.players["discriminator"]
-            # The guesser answers as an engine when it learns itself, as a plain function when another one does.
-            at.discriminate = guesser.engine if player is guesser else guesser.module
+        if isinstance(at, MicroStep) and "discriminator" in self.run.players:
+            at.discriminate = self.run.players["discriminator"].module
         loss = torch.zeros((), device=self.run.device)
         for number, objective in enumerate(self.run.objectives):
             if objective.player == player.name:
                 term = objective.term(at)
-                self.measure(objective, term, at.batch)
+                if measured:
+                    self.measure(objective, term, at.batches)
                 loss = loss + weights[objective.name] / divisors[number] * term.total
         return loss
 
-    def measure(self, objective: Objective, term: Term, batch: Batch) -> None:
+    def measure(self, objective: Objective, term: Term, batches: list[Batch]) -> None:
         """Add what a term shows to the step's sums."""
         by_language = None
         if term.per_target is not None:
-            by_language = sum_by_language(term.per_target, batch, languages=len(self.recipe.languages))
-        self.meter.add(f"loss/{objective.name}", term.total, objective.count(batch), by_language=by_language)
-        for tag, (total, count) in term.observed.items():
-            self.meter.add(tag, total, count)
+            by_language = sum_by_language(term.per_target, batches[0], languages=len(self.recipe.languages))
+        count = sum(objective.count(batch) for batch in batches)
+        self.meter.add(f"loss/{objective.name}", term.total, count, by_language=by_language)
+        for tag, (total, number) in term.observed.items():
+            self.meter.add(tag, total, number)
 
-    def summarise(self, step: int, *, weights: dict[str, float], documents_by_language: Tensor) -> dict[str, float]:
+    def summarise(
+        self,
+        step: int,
+        micros: list[Batch],
+        *,
+        weights: dict[str, float],
+        documents_by_language: Tensor,
+    ) -> dict[str, float]:
         """The step's tags.
 
         Raises:
@@ -177,11 +266,19 @@ class Trainer:
         for name, weight in weights.items():
             note(f"schedule/weight/{name}", weight)
         for player in run.players:
-            note(f"optim/grad_norm/{player.name}", player.grad_norm)
+            if player.grad_norm is not None:
+                note(f"optim/grad_norm/{player.name}", player.grad_norm)
+            if player.loss_scale is not None:
+                note(f"optim/loss_scale/{player.name}", player.loss_scale)
+                note(f"optim/skipped_steps/{player.name}", player.skipped)
+        if (lamb := run.players["student"].lamb) is not None:
+            for tag, ratio in lamb.ratio_summary().items():
+                note(tag, ratio)
         if "discriminator" in run.players:
             note("adversary/chance", float(documents_by_language.max() / documents_by_language.sum()))
         reading = self.meter.reduce()
-        reading.check_finite(step)
+        if reading.nonfinite:
+            report_nonfinite(reading, step=step, micros=micros, losses=self.losses, run=run)
         values = reading.values
         own = [o.name for o in run.objectives if o.player == "student" and f"loss/{o.name}" in values]
         values["loss/total"] = sum(weights[name] * values[f"loss/{name}"] for name in own)
@@ -197,28 +294,33 @@ class Trainer:
             embeddings_NH, languages, texts = self.watch.embeddings(engine)
             self.logger.projector(self.steps, embeddings_NH=embeddings_NH, languages=languages, texts=texts)
         engine.train()
+        self.run.state = replace(self.run.state, score=found["eval/masked_cross_entropy"])
         return found
 
-    def agree(self, wanted: bool) -> bool:
-        """Whether any rank wants it."""
-        flag = torch.tensor([float(wanted)], device=self.run.device)
+    def agree(self, *wanted: bool) -> list[bool]:
+        """For each question, whether any rank says yes."""
+        flags = torch.tensor([float(flag) for flag in wanted], device=self.run.device)
         if self.run.ranks.world > 1:
-            torch.distributed.all_reduce(flag)
-        return bool(flag.item())
+            torch.distributed.all_reduce(flags)
+        return [bool(flag) for flag in flags.tolist()]
 
     def save(self) -> None:
-        """A checkpoint, and the Hugging Face folder beside it."""
-        run = self.run
+        """Begin a checkpoint; at the last step, or without save.background, also finish it."""
+        self.watchdog.beat("saving a checkpoint")
+        self.finish_save()
         self.logger.sync()
-        path = checkpoint.save(
-            run.checkpoints,
-            players=run.players,
-            state=run.state,
-            rank=run.ranks.rank,
-            keep_last=self.recipe.save.keep_last,
-        )
-        if self.recipe.save.export and run.ranks.is_first:
-            export_run(run.folder, step=run.state.step)
+        self.saver.begin(players=list(self.run.players), state=self.run.state)
+        if not self.recipe.save.background:
+            self.finish_save()
+
+    def finish_save(self) -> None:
+        """Let the checkpoint that was begun count, if there is one, and write the Hugging Face folder beside it."""
+        if not self.saver.pending:
+            return
+        self.watchdog.beat("finishing a checkpoint")
+        path = self.saver.finish()
+        if self.recipe.save.export and self.run.ranks.is_first:
+            export_run(self.run.folder, step=int(path.name.removeprefix("step_")))
         self.logger.say(f"saved {path}")
 
 

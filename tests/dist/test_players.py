@@ -45,7 +45,7 @@ def reference(recipe, stream, student, discriminator, teacher):
         return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-6)
 
     students, guessers = optimizer(student, 1e-3), optimizer(discriminator, 1e-3)
-    moves = recipe.discriminator.moves_per_step
+    moves = recipe.discriminator.turns
     for step in range(1, STEPS + 1):
         micros = stream.step(step - 1)
         lam = 0.2 * (2 / (1 + math.exp(-10 * (step - 1) / (recipe.train.steps - 1))) - 1)
@@ -93,13 +93,15 @@ def test_engines_equal_the_plain_loop(recipe_path, group, engine, moves, tmp_pat
     from unibert.assembly import assemble
     from unibert.observe.logger import RunLogger
     from unibert.runtime.dist import ranks_from_environment
+    from unibert.runtime.stop import StopFlag
+    from unibert.runtime.watchdog import Watchdog
     from unibert.trainer import Trainer
 
     tree = json.loads((ROOT / "ds_configs" / f"{engine}.json").read_text())
     tree.pop("bf16")
     (tmp_path / "engine.json").write_text(json.dumps(tree))
     options = ["--runs_folder", str(tmp_path), "--engines.student", str(tmp_path / "engine.json"), "--save.export=false"]
-    options += ["--discriminator.moves_per_step", str(moves), "--optimizer.warmup_fraction", "0"]
+    options += ["--discriminator.turns", str(moves), "--optimizer.warmup_fraction", "0"]
     recipe = load_recipe(recipe_path, options)
     run = assemble(recipe, ranks=ranks_from_environment(), resume="never")
     from unibert.models.discriminator import build_discriminator
@@ -110,10 +112,10 @@ def test_engines_equal_the_plain_loop(recipe_path, group, engine, moves, tmp_pat
     untrained = copy.deepcopy(student.state_dict())
     reference(recipe, run.stream, student, guesser, run.teacher)
     with RunLogger(run.folder, recipe=recipe, rank=0, first_step=0) as logger:
-        trainer = Trainer(run, logger=logger)
-        for step in range(1, STEPS + 1):
-            trainer.train_step(step, run.stream.step(step - 1))
-        trainer.stop.restore()
+        with StopFlag(tmp_path / "STOP") as stop, Watchdog(600, log_file=logger.rank_file) as watchdog:
+            trainer = Trainer(run, logger=logger, stop=stop, watchdog=watchdog)
+            for step in range(1, STEPS + 1):
+                trainer.train_step(step, run.stream.step(step - 1))
     for name, expected in (("student", student), ("discriminator", guesser)):
         found = dict(run.players[name].module.named_parameters())
         for key, parameter in expected.named_parameters():

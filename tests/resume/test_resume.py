@@ -79,7 +79,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(recipe, unbrok
     run = recipe.parent / "runs" / "damaged"
     finish(begin(recipe, run.name, "--train.steps", str(STEPS)))
     newest = run / "checkpoints" / f"step_{STEPS:08d}"
-    victim = max((newest / "student").rglob("*.pt"), key=lambda path: path.stat().st_size)
+    victim = max((newest / "student").rglob("*.safetensors"), key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(bytes(data))

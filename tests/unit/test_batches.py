@@ -75,7 +75,7 @@ def test_ranks_share_a_step_and_nothing_is_lost(folder):
     whole = torch.cat([batch.sample_ids for batch in stream(folder).step(2)])
     assert whole.tolist() == list(range(32, 48))
     halves = [stream(folder, rank=r, world=2) for r in range(2)]
-    assert [half.accumulation for half in halves] == [2, 2]
+    assert [len(half.step(2)) for half in halves] == [2, 2]
     micros = [half.step(2)[m] for m in range(2) for half in halves]
     assert torch.cat([micro.sample_ids for micro in micros]).tolist() == whole.tolist()
     for one, other in zip(stream(folder).step(2), micros, strict=True):
@@ -91,6 +91,32 @@ def test_going_on_from_a_step_gives_what_came_there(folder):
         for name in ("input_ids", "document", "target_positions", "target_ids", "sample_ids"):
             assert torch.equal(getattr(one, name), getattr(other, name))
     again.close()
+
+
+LADDER = [{"until_step": 2, "global_batch_sequences": 4}, {"until_step": 4, "global_batch_sequences": 12}]
+CLIMBING = [4, 4, 12, 12, 16, 16]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_a_ladder_leaves_no_gap_and_repeats_nothing(folder, world, first_step):
+    train = {"micro_batch_sequences": 4 // world, "ladder": LADDER}
+    ranks = [stream(folder, rank=r, world=world, train=train).steps(first_step) for r in range(world)]
+    position = sum(CLIMBING[:first_step])
+    for batch in CLIMBING[first_step:]:
+        micros = [micro for same in zip(*map(next, ranks), strict=True) for micro in same]
+        ids = torch.cat([micro.sample_ids for micro in micros])
+        assert ids.tolist() == list(range(position, position + batch))
+        position += batch
+    for rank in ranks:
+        rank.close()
+
+
+def test_a_ladder_only_cuts_the_same_stream_elsewhere(folder):
+    def texts(here, steps):
+        return [ids.tolist() for k in range(steps) for batch in here.step(k) for _, ids, _, _ in documents(batch)]
+
+    assert texts(stream(folder, train={"ladder": LADDER}), 5) == texts(stream(folder), 3)
 
 
 def test_a_document_is_masked_anew_in_each_epoch(folder):
@@ -127,7 +153,7 @@ def test_the_thread_does_not_run_far_ahead(folder, monkeypatch):
     next(steps)
     worker = batch_threads()[0]
     worker.join(timeout=0.3)
-    assert worker.is_alive() and len(prepared) <= 4 * here.accumulation
+    assert worker.is_alive() and len(prepared) <= 4 * 4
     steps.close()
 
 

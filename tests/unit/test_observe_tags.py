@@ -8,8 +8,9 @@ from unibert.config import Recipe, load_recipe
 from unibert.observe import tags
 
 
-def recipe(*objectives: str, languages=("en", "de", "ru")) -> Recipe:
+def recipe(*objectives: str, languages=("en", "de", "ru"), optimizer="adamw") -> Recipe:
     parts = {"objectives": {name: {} for name in objectives}, "student": {"start": "random"}}
+    parts["optimizer"] = {"name": optimizer}
     if any(name.startswith("distill_") for name in objectives):
         parts["teacher"] = {}
     if "language_guess" in objectives:
@@ -22,14 +23,17 @@ def test_bare_recipe_has_neither_teacher_nor_adversary():
     assert {"loss/masked_lm", "loss_by_language/ru", "optim/grad_norm/student", "eval/retrieval_top1"} <= set(found)
     assert not [tag for tag in found if tag.startswith(("teacher/", "adversary/")) or "discriminator" in tag]
     assert "speed/teacher_percent" not in found and "speed/mfu_percent" not in found
+    assert not [tag for tag in found if "trust_ratio" in tag]
 
 
 def test_full_recipe_has_all_of_them_once_and_no_placeholder_is_left():
-    full = recipe("masked_lm", "distill_hidden", "distill_logits", "language_guess", "language_confusion")
+    on = ("masked_lm", "distill_hidden", "distill_logits", "language_guess", "language_confusion")
+    full = recipe(*on, optimizer="lamb")
     found = tags.applicable(full, device_peak_known=True)
     assert len(found) == len(set(found)) and not any("<" in tag for tag in found)
     assert {tags.tag_of(tag).pattern for tag in found} == {tag.pattern for tag in tags.TAGS}
     assert {"optim/grad_norm/discriminator", "schedule/weight/language_confusion", "speed/mfu_percent"} <= set(found)
+    assert {f"optim/trust_ratio_{which}" for which in ("min", "median", "max")} <= set(found)
 
 
 def test_hidden_distillation_alone_times_the_teacher_but_has_no_agreement():

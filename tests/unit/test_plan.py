@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 
@@ -6,11 +7,19 @@ import pytest
 
 from tests.unit.small_data import recipe, write_shards
 from unibert.errors import ConfigError, DataError
-from unibert.plan import Dimensions, accumulation_steps, make_plan
+from unibert.plan import (
+    Dimensions,
+    accumulation_steps,
+    check_batches,
+    first_sample,
+    global_batch,
+    make_plan,
+    turn_length,
+)
 
 LANGUAGES = ("en", "ar", "zh")
 SAMPLES = {"en": 90, "ar": 30, "zh": 50}
-PLAYERS = {"discriminator": {"moves_per_step": 2, "hidden_size": 16}}
+PLAYERS = {"discriminator": {"turns": 2, "hidden_size": 16}}
 ADVERSARY = {"objectives": {"masked_lm": {}, "language_guess": {}, "language_confusion": {}}}
 
 
@@ -60,11 +69,88 @@ def test_what_is_suggested_divides(tmp_path):
             assert batch % (int(offer[1].split(",")[0]) * world) == 0
 
 
-def test_moves_must_divide_the_accumulation(tmp_path):
+def test_turns_must_divide_the_accumulation(tmp_path):
     tables = PLAYERS | ADVERSARY
-    assert accumulation_steps(small(tmp_path, **tables), world=2) == 2
-    with pytest.raises(ConfigError, match=r"moves_per_step = 2 does not divide the 1 .*choose one of 1"):
-        make_plan(small(tmp_path, **tables), world=4)
+    fits = small(tmp_path, **tables)
+    check_batches(fits, world=2)
+    assert turn_length(fits, accumulation=4) == 2
+    assert accumulation_steps(fits, world=4) == 1
+    with pytest.raises(ConfigError, match=r'turns = 2 does not divide the 1 .*choose one of 1, or "every_micro_batch"'):
+        make_plan(fits, world=4)
+    every = small(tmp_path, **tables | {"discriminator": {"turns": "every_micro_batch"}})
+    check_batches(every, world=4)
+    assert turn_length(every, accumulation=4) == 1
+
+
+def climbing(folder, *, rungs=((2, 4), (5, 8)), **tables):
+    """Batches of 4 up to step 2, of 8 up to step 5, of 16 up to step 10."""
+    ladder = [{"until_step": until, "global_batch_sequences": batch} for until, batch in rungs]
+    return small(folder, train={"ladder": ladder} | tables.pop("train", {}), **tables)
+
+
+def test_the_ladder_step_by_step(tmp_path):
+    climbs = climbing(tmp_path)
+    batches = [4, 4, 8, 8, 8, 16, 16, 16, 16, 16]
+    assert [global_batch(climbs, step) for step in range(1, 11)] == batches
+    assert [first_sample(climbs, step) for step in range(1, 12)] == [sum(batches[:n]) for n in range(11)]
+    assert [accumulation_steps(climbs, world=1, step=step) for step in (2, 3, 6)] == [1, 2, 4]
+    assert accumulation_steps(climbs, world=1) == 4
+
+
+def test_plan_prints_the_ladder(tmp_path):
+    write_shards(tmp_path / "shards", samples=SAMPLES)
+    plan = make_plan(climbing(tmp_path), world=1)
+    assert plan.sequences == 2 * 4 + 3 * 8 + 5 * 16
+    assert [stretch.sequences for stretch in plan.ladder] == [8, 32, 112]
+    assert [stretch.rate_factor for stretch in plan.ladder] == pytest.approx([0.5, math.sqrt(0.5), 1.0])
+    assert sum(item.epochs * item.samples for item in plan.languages) == pytest.approx(112)
+    row = next(line.split() for line in plan.text().splitlines() if "0.7071" in line)
+    assert row == ["3", "to", "5", "8", "2", "0.7071", "32"]
+    assert plan.to_json()["ladder"][1]["first_step"] == 3
+    assert "ladder" not in make_plan(small(tmp_path), world=1).text()
+
+
+@pytest.mark.parametrize(
+    ("rungs", "train", "words"),
+    [
+        (((3, 4), (3, 8)), {}, "until_step 3 comes after 3"),
+        (((3, 8), (5, 4)), {}, "the batch falls from 8 to 4 .until_step 5"),
+        (((10, 4),), {}, "ends at step 10, but train.steps = 10"),
+        (((3, 32),), {}, "the batch 32 .until_step 3. is above train.global_batch_sequences = 16"),
+    ],
+)
+def test_a_ladder_that_does_not_rise_to_its_end(tmp_path, rungs, train, words):
+    with pytest.raises(ValueError, match=words):
+        climbing(tmp_path, rungs=rungs, train=train)
+
+
+def test_a_rung_that_does_not_divide_is_named(tmp_path):
+    climbs = climbing(tmp_path, rungs=((2, 4), (5, 12)))
+    with pytest.raises(
+        ConfigError, match=r"until_step 2: global_batch_sequences = 4 is not.*= 8, or .*= 2, or 1 ranks"
+    ):
+        check_batches(climbs, world=2)
+    with pytest.raises(ConfigError, match=r"until_step 5: global_batch_sequences = 12 is not"):
+        accumulation_steps(climbs, world=2, step=5)
+    check_batches(climbs, world=1)
+    suggested = climbing(tmp_path, rungs=((2, 4), (5, 12)), train={"micro_batch_sequences": 2})
+    check_batches(suggested, world=2)
+
+
+def test_turns_must_divide_the_accumulation_of_every_rung(tmp_path):
+    climbs = climbing(tmp_path, **PLAYERS, **ADVERSARY)
+    with pytest.raises(ConfigError, match=r"turns = 2 does not divide the 1 and 2 and 4 .*rung by rung.*one of 1, or"):
+        check_batches(climbs, world=1)
+    check_batches(climbing(tmp_path, train={"micro_batch_sequences": 2}, **PLAYERS, **ADVERSARY), world=1)
+
+
+def test_a_ladder_to_65536(tmp_path):
+    rungs = [(1000 * n, 1024 * n) for n in range(1, 64)]
+    train = {"steps": 1_000_000, "global_batch_sequences": 65_536, "micro_batch_sequences": 32}
+    climbs = climbing(tmp_path, rungs=rungs, train=train)
+    plan = make_plan(climbs, world=8)
+    assert (plan.accumulation, plan.ladder[0].accumulation, len(plan.ladder)) == (256, 4, 64)
+    assert plan.sequences == 1000 * 1024 * 63 * 64 // 2 + (1_000_000 - 63_000) * 65_536
 
 
 def test_shares_epochs_and_expected_tokens(tmp_path):

@@ -4,11 +4,12 @@ import signal
 
 import pytest
 
+from tests.unit.small_data import recipe
 from unibert.errors import MachineError
 from unibert.runtime import schedules
 from unibert.runtime.dist import Ranks, ranks_from_environment
 from unibert.runtime.stop import StopFlag
-from unibert.schema import Optimizer, Ramp
+from unibert.schema import Ramp
 
 
 @pytest.mark.parametrize(
@@ -53,16 +54,28 @@ def test_half_of_a_launcher_or_a_rank_outside_is_refused():
         ranks_from_environment({"RANK": "2", "WORLD_SIZE": "2"})
 
 
+def rates_of(folder, *, ladder=(), **optimizer):
+    table = {"learning_rate": 2.0, "warmup_fraction": 0.1, "final_fraction": 0.25} | optimizer
+    small = recipe(folder, languages=("en",), train={"steps": 100, "ladder": ladder}, optimizer=table)
+    return [schedules.learning_rate(step, recipe=small) for step in range(1, 101)]
+
+
 @pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
-def test_rate_rises_to_the_peak_and_ends_at_the_final_fraction(shape):
-    table = Optimizer(learning_rate=2.0, warmup_fraction=0.1, schedule=shape, final_fraction=0.25)
-    rates = [schedules.learning_rate(step, steps=100, optimizer=table) for step in range(1, 101)]
+def test_rate_rises_to_the_peak_and_ends_at_the_final_fraction(tmp_path, shape):
+    rates = rates_of(tmp_path, schedule=shape)
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == pytest.approx(2.0)
     assert rates[-1] == pytest.approx(2.0 if shape == "constant" else 0.5)
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     if shape != "constant":  # half way after the warm-up: linear and cosine meet
         assert rates[54] == pytest.approx(0.5 + 1.5 * 0.5)
+
+
+def test_the_rate_follows_the_root_of_the_batch(tmp_path):
+    ladder = [{"until_step": 5, "global_batch_sequences": 4}, {"until_step": 40, "global_batch_sequences": 8}]
+    plain, climbing = rates_of(tmp_path), rates_of(tmp_path, ladder=ladder)
+    factors = [small / full for small, full in zip(climbing, plain, strict=True)]
+    assert factors == pytest.approx([0.5] * 5 + [math.sqrt(0.5)] * 35 + [1.0] * 60)
 
 
 def test_the_ramp_is_dann_s():

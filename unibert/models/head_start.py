@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from unibert.data.shards import ShardSet
 from unibert.models.encoder import Encoder
 from unibert.models.heads import masked_lm_head
 from unibert.models.precision import bf16_is_faster
+from unibert.plan import first_sample
 
 DOCUMENTS = 4096
 """Documents read; less than a minute on two cores for 12 layers of 384."""
@@ -77,8 +79,8 @@ def read_targets(encoder: Encoder, recipe: Recipe, *, shards: ShardSet) -> tuple
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reader = copy.deepcopy(encoder).eval().to(device, torch.bfloat16 if bf16_is_faster(device) else torch.float32)
     stream = Stream(recipe, shards, rank=0, world=1)
-    batch = recipe.train.global_batch_sequences
-    steps = max(1, min(DOCUMENTS, int(shards.samples_per_language.sum())) // batch)
+    wanted = min(DOCUMENTS, int(shards.samples_per_language.sum()))
+    steps = next(step for step in count(1) if first_sample(recipe, step + 2) > wanted)
     hidden, targets = [], []
     for step in progress(range(steps), what="teacher: batches read for its head"):
         for micro in stream.step(step):

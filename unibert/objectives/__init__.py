@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unibert.objectives.base import MicroStep, Needs, Objective, Term
+from unibert.objectives.base import MicroStep, Needs, Objective, Term, Turn
 from unibert.objectives.distill_hidden import DistillHidden
 from unibert.objectives.distill_logits import DistillLogits
 from unibert.objectives.language_confusion import LanguageConfusion
@@ -10,7 +10,7 @@ from unibert.objectives.language_guess import LanguageGuess
 from unibert.objectives.masked_lm import MaskedLM
 from unibert.schema import Recipe
 
-__all__ = ["OBJECTIVES", "MicroStep", "Needs", "Objective", "Term", "build"]
+__all__ = ["OBJECTIVES", "MicroStep", "Needs", "Objective", "Term", "Turn", "build"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "masked_lm": MaskedLM,

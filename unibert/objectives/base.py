@@ -12,8 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from unibert.data.batches import Batch
@@ -37,8 +38,7 @@ class Needs:
 class MicroStep:
     """One micro-batch of one rank, and what the models said of it.
 
-    `discriminate` is the discriminator's forward [D, H] -> [D, L]: its engine's while it learns itself,
-    its frozen module's while the student learns from it.
+    `discriminate` is the frozen discriminator [D, H] -> [D, L], through which the student learns.
     """
 
     batch: Batch
@@ -51,6 +51,43 @@ class MicroStep:
     def features_DH(self) -> Tensor:
         """The student's sentence features in fp32, with gradient."""
         return sentence_features(self.student.last_hidden, self.batch, kind=self.feature).float()
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The micro-batch."""
+        return [self.batch]
+
+    @property
+    def language_D(self) -> Tensor:
+        """Language of each document."""
+        return self.batch.language
+
+
+@dataclass
+class Turn:
+    """What the discriminator has seen since its last turn: features without gradient, from one rank's micro-steps.
+
+    `discriminate` is the discriminator's own engine.
+    """
+
+    discriminate: Callable[[Tensor], Tensor]
+    batches: list[Batch] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+
+    def see(self, at: MicroStep) -> None:
+        """Remember a micro-step's features."""
+        self.batches.append(at.batch)
+        self.features.append(at.features_DH.detach())
+
+    @property
+    def features_DH(self) -> Tensor:
+        """All of them."""
+        return torch.cat(self.features)
+
+    @property
+    def language_D(self) -> Tensor:
+        """Language of each document."""
+        return torch.cat([batch.language for batch in self.batches])
 
 
 @dataclass(frozen=True)
@@ -88,5 +125,5 @@ class Objective(ABC):
         """Number of targets in a batch; known before any forward."""
 
     @abstractmethod
-    def term(self, at: MicroStep) -> Term:
-        """The sum over the targets of a micro-batch."""
+    def term(self, at: Any) -> Term:
+        """The sum over the targets of a MicroStep (the student's objectives) or a Turn (the discriminator's)."""

@@ -38,6 +38,6 @@ class LanguageConfusion(Objective):
         assert at.discriminate is not None
         log_p_DL = F.log_softmax(at.discriminate(at.features_DH).float(), dim=-1)
         if self.form == "reversal":
-            return Term(total=-F.nll_loss(log_p_DL, at.batch.language, reduction="sum"))
+            return Term(total=-F.nll_loss(log_p_DL, at.language_D, reduction="sum"))
         confused_D = math.log(log_p_DL.shape[-1]) + (log_p_DL.exp() * log_p_DL).sum(dim=-1)
         return Term(total=confused_D.sum())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from unibert.data.batches import Batch
-from unibert.objectives.base import MicroStep, Needs, Objective, Term
+from unibert.objectives.base import Needs, Objective, Term, Turn
 
 
 class LanguageGuess(Objective):
     """Cross-entropy of the language from detached sentence features: it moves the discriminator alone.
 
     Formula: sum over documents d of -log softmax(D(stopgrad z_d))[language_d]; nats; divided by the number
-    of documents in the discriminator's window.
+    of documents in the discriminator's turn.
     Shapes: z [D, H], D(z) [D, L]. Needs: the student's last hidden state.
     Tags: loss/language_guess, adversary/accuracy.
     """
@@ -24,11 +24,11 @@ class LanguageGuess(Objective):
     def count(self, batch: Batch) -> int:
         return batch.documents
 
-    def term(self, at: MicroStep) -> Term:
-        assert at.discriminate is not None
-        logits_DL = at.discriminate(at.features_DH.detach()).float()
-        right = (logits_DL.detach().argmax(dim=-1) == at.batch.language).sum()
+    def term(self, at: Turn) -> Term:
+        language_D = at.language_D
+        logits_DL = at.discriminate(at.features_DH).float()
+        right = (logits_DL.detach().argmax(dim=-1) == language_D).sum()
         return Term(
-            total=F.cross_entropy(logits_DL, at.batch.language, reduction="sum"),
-            observed={"adversary/accuracy": (right, float(self.count(at.batch)))},
+            total=F.cross_entropy(logits_DL, language_D, reduction="sum"),
+            observed={"adversary/accuracy": (right, float(len(language_D)))},
         )

@@ -78,6 +78,11 @@ class RunLogger:
         ]
         self._console = RunConsole(steps=steps, first_step=first_step, every_steps=every, console=console)
 
+    @property
+    def rank_file(self) -> Path:
+        """This rank's own log file."""
+        return self._rank_log.path
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log a finished step. The same call on every rank; rank 0's numbers are the ones kept.
 

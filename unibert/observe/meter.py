@@ -28,8 +28,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unibert.errors import NumericsError
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -44,16 +42,6 @@ class Reading:
     values: dict[str, float]
     nonfinite: tuple[str, ...]
     nonfinite_ranks: tuple[int, ...]
-
-    def check_finite(self, step: int) -> None:
-        """Raise NumericsError, naming the sums and the ranks, when something is not finite."""
-        if self.nonfinite:
-            ranks = ", ".join(map(str, self.nonfinite_ranks[:8])) + (", ..." if len(self.nonfinite_ranks) > 8 else "")
-            where = f" (on rank {ranks})" if ranks else ""
-            raise NumericsError(
-                f"step {step}: not finite: {', '.join(self.nonfinite)}{where}; lower the learning rate or train in "
-                "fp32 (if it is always the same rank, suspect its machine)"
-            )
 
 
 class Meter:

@@ -84,6 +84,7 @@ TO_ENGLISH = When(
     lambda recipe: _once("en" in recipe.languages and len(recipe.languages) > 1),
     evaluation=True,
 )
+LAMB = When("optimizer.name is lamb", lambda recipe: _once(recipe.optimizer.name == "lamb"))
 KNOWN_DEVICE = When("a device of known peak", lambda recipe: _once(True), known_device=True)
 
 TAGS: tuple[Tag, ...] = (
@@ -126,6 +127,14 @@ TAGS: tuple[Tag, ...] = (
     ),
     Tag("optim/lr", "rate", ALWAYS, "the student's learning rate", "last"),
     Tag("optim/grad_norm/<player>", "L2 norm", EACH_PLAYER, "the player's gradient norm before clipping"),
+    *(
+        Tag(
+            f"optim/trust_ratio_{name}", "ratio", LAMB,
+            f"{words} of abs(weight) / abs(update) over the parameters that LAMB scales; not with apex's", "last",
+            "trust ratio",
+        )
+        for name, words in (("min", "smallest"), ("median", "median"), ("max", "largest"))
+    ),
     Tag("schedule/weight/<objective>", "weight", EACH_OBJECTIVE, "its weight at this step", "last", "weights"),
     Tag("speed/tokens_per_second", "tokens/s", ALWAYS, "all ranks, without padding, training steps alone"),
     Tag("speed/tokens_per_second_per_device", "tokens/s", ALWAYS, "the same by rank"),

@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from unibert.errors import ConfigError, DataError
-from unibert.plan.batch import accumulation_steps, smoothed_shares
+from unibert.plan.batch import (
+    Stretch,
+    accumulation_steps,
+    check_batches,
+    first_sample,
+    global_batch,
+    rate_factor,
+    smoothed_shares,
+    stretches,
+    turn_length,
+)
 from unibert.plan.memory import Dimensions, Engine, engines_of, student_dimensions
 from unibert.schema import Recipe
 
@@ -22,10 +32,16 @@ __all__ = [
     "Engine",
     "LanguagePlan",
     "Plan",
+    "Stretch",
     "accumulation_steps",
+    "check_batches",
+    "first_sample",
+    "global_batch",
     "make_language_plans",
     "make_plan",
+    "rate_factor",
     "smoothed_shares",
+    "turn_length",
 ]
 
 GIB = 1 << 30
@@ -54,7 +70,11 @@ class Plan:
     world: int
     micro: int
     accumulation: int
+    """After the ladder."""
     global_batch: int
+    """After the ladder."""
+    ladder: tuple[Stretch, ...]
+    """The run cut where its batch changes; one stretch where there is no ladder."""
     steps: int
     sequences: int
     tokens: int | None
@@ -74,7 +94,8 @@ class Plan:
 
     def text(self) -> str:
         """For the console."""
-        return "\n".join([*self._batch_lines(), "", *self._engine_lines(), "", *self._language_lines(), *self._notes()])
+        batch = [*self._batch_lines(), *self._ladder_lines()]
+        return "\n".join([*batch, "", *self._engine_lines(), "", *self._language_lines(), *self._notes()])
 
     def _batch_lines(self) -> list[str]:
         size = "" if self.tokens is None else f", about {self.tokens:,} tokens, {self.targets:,} of them masked"
@@ -82,12 +103,27 @@ class Plan:
         lines = [
             f"run      {self.name} on {ranks}",
             f"batch    {self.global_batch} documents = {self.micro} in a micro-batch x {ranks} x "
-            f"{self.accumulation} accumulated",
+            f"{self.accumulation} accumulated{', after the ladder' if len(self.ladder) > 1 else ''}",
             f"length   {self.steps:,} steps = {self.sequences:,} documents{size}",
         ]
         if self.padding_fraction is not None:
             lines.append(f"packing  about {self.padding_fraction:.0%} of a micro-batch is padding")
         return lines
+
+    def _ladder_lines(self) -> list[str]:
+        if len(self.ladder) == 1:
+            return []
+        head = ("steps", "batch", "accumulated", "rate x", "documents up to there")
+        rows = [
+            (
+                f"{stretch.first_step:,} to {stretch.last_step:,}",
+                f"{stretch.global_batch:,}",
+                f"{stretch.accumulation:,}",
+            )
+            + (f"{stretch.rate_factor:.4f}", f"{stretch.sequences:,}")
+            for stretch in self.ladder
+        ]
+        return ["", "ladder of batches, the rate by the square root", *_columns([head, *rows])]
 
     def _engine_lines(self) -> list[str]:
         head = ("player", "parameters", "moving", "ZeRO", "precision", "weights", "gradients", "optimizer", "total")
@@ -134,12 +170,12 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
             fp32 when None.
 
     Raises:
-        ConfigError: the batch does not divide, or rows are longer than the student's positions.
+        ConfigError: a batch or discriminator.turns does not divide, or rows are longer than the student's positions.
         DataError: the shards' manifest is damaged, or lacks a language of the recipe.
     """
-    accumulation = accumulation_steps(recipe, world=world)
-    train = recipe.train
-    sequences = train.steps * train.global_batch_sequences
+    check_batches(recipe, world=world)
+    train, ladder = recipe.train, stretches(recipe, world=world)
+    sequences = ladder[-1].sequences
     manifest = _manifest(recipe)
     languages = make_language_plans(recipe, manifest, sequences=sequences) if manifest else ()
     mean_length = sum(item.share * item.tokens / item.samples for item in languages)
@@ -157,8 +193,9 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
         name=recipe.name,
         world=world,
         micro=train.micro_batch_sequences,
-        accumulation=accumulation,
+        accumulation=ladder[-1].accumulation,
         global_batch=train.global_batch_sequences,
+        ladder=ladder,
         steps=train.steps,
         sequences=sequences,
         tokens=round(sequences * mean_length) if languages else None,

@@ -1,10 +1,10 @@
-"""Checkpoints: a folder that is complete or does not count.
+"""Checkpoints: a folder that is complete or does not count, and that any number of ranks can read.
 
     checkpoints/step_00001000/{student/, discriminator/, rng/rank_00000.pt, state.json, COMPLETE}
 
-Everything is written into a temporary folder; COMPLETE holds each file's size and CRC-32 and is written
-last; then the folder is renamed. Reading takes the newest complete folder, and when that one is damaged
-says so and takes the one before.
+Saving copies the state to host memory; the files are then written beside the training, into a temporary folder.
+When every rank has written, the first one adds COMPLETE, with each file's size and CRC-32, and renames the folder.
+Reading takes the newest complete folder, and when that one is damaged says so and takes the one before.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import logging
 import os
 import random
 import shutil
+import threading
 import zlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,14 @@ import numpy as np
 import torch
 
 from unibert.errors import CheckpointError
+from unibert.runtime import engine_state
+from unibert.runtime.dist import Ranks, everyone_says
+from unibert.runtime.engine_state import Snapshot
 from unibert.runtime.players import Players
+from unibert.schema import Save
 
-TAG = "engine"
 COMPLETE = "COMPLETE"
+STATE = "state.json"
 log = logging.getLogger(__name__)
 
 
@@ -38,11 +42,12 @@ class State:
 
     Attributes:
         step: optimizer steps done.
-        samples: position in the stream, documents read.
+        samples: position in the stream, documents read or passed over.
         tokens: tokens read, padding not counted.
         world: ranks that saved.
         fingerprints: of shards, tokenizer and the recipe's stream.
         versions: of the packages.
+        score: held-out masked cross-entropy at the last evaluation, nats; None before the first.
     """
 
     step: int
@@ -51,6 +56,7 @@ class State:
     world: int
     fingerprints: dict[str, str]
     versions: dict[str, str]
+    score: float | None = None
 
 
 def step_name(step: int) -> str:
@@ -58,44 +64,119 @@ def step_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
-def save(folder: Path, *, players: Players, state: State, rank: int, keep_last: int) -> Path:
-    """Write one checkpoint; every rank calls it.
+class Saver:
+    """Writes checkpoints, one at a time. Every rank makes one and calls its methods at the same steps.
 
-    Raises:
-        CheckpointError: the disk is full or unwritable; the checkpoints before are untouched.
+    Args:
+        folder: checkpoints/ of the run.
+        ranks: this process and the others.
+        table: how often, which to keep, and whether to write in the background.
     """
-    final, unfinished = folder / step_name(state.step), folder / f".unfinished_{step_name(state.step)}"
-    try:
-        if rank == 0:
-            for stale in folder.glob(".unfinished_*"):
-                shutil.rmtree(stale)
-            (unfinished / "rng").mkdir(parents=True)
-            _check_room(folder)
-        _barrier()
-        for player in players:
-            player.engine.save_checkpoint(str(unfinished / player.name), tag=TAG)
-        torch.save(_rng_state(), unfinished / "rng" / f"rank_{rank:05d}.pt")
-        _barrier()
-        if rank == 0:
-            (unfinished / "state.json").write_text(json.dumps(asdict(state), indent=2))
-            _seal(unfinished)
-            if final.exists():
-                shutil.rmtree(final)
-            unfinished.rename(final)
-            _prune(folder, keep_last=keep_last)
-        _barrier()
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer turns a failed write into a RuntimeError of its own.
-        full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if isinstance(error, RuntimeError) and "write" not in str(error) and "file" not in str(error):
-            raise
-        shutil.rmtree(unfinished, ignore_errors=True)
-        why = "the disk is full" if full and _free_gib(folder) < 1 else str(error)
+
+    def __init__(self, folder: Path, *, ranks: Ranks, table: Save) -> None:
+        self.folder, self.ranks, self.table = folder, ranks, table
+        self._state: State | None = None
+        self._writer: threading.Thread | None = None
+        self._written: dict[str, tuple[int, int]] = {}
+        self._failed: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a checkpoint has been begun and not been finished."""
+        return self._state is not None
+
+    @property
+    def writing(self) -> bool:
+        """Whether this rank is still writing files."""
+        return self._writer is not None and self._writer.is_alive()
+
+    def begin(self, *, players: Players, state: State) -> None:
+        """Copy the state and start to write it; `finish` makes it count.
+
+        Raises:
+            CheckpointError: the disk is full or unwritable; the checkpoints before are untouched.
+        """
+        assert not self.pending, "finish the one before"
+        self._state, self._written, self._failed = state, {}, None
+        unfinished = self._unfinished()
+        if self.ranks.is_first:
+            self._failed = _try(lambda: self._make_room(unfinished))
+        self._raise_if_any_failed()
+        copies = {player.name: engine_state.snapshot(player.engine, rank=self.ranks.rank) for player in players}
+        arguments = (copies, _rng_state(), unfinished)
+        self._writer = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
+        self._writer.start()
+        if not self.table.background:
+            self._writer.join()
+
+    def finish(self) -> Path:
+        """Wait until all ranks have written and let the checkpoint count.
+
+        Raises:
+            CheckpointError: a rank could not write; the checkpoints before are untouched.
+        """
+        assert self._writer is not None
+        assert self._state is not None
+        self._writer.join()
+        self._raise_if_any_failed()
+        manifest = {name: facts for written in everyone_says(self._written) for name, facts in written.items()}
+        final = self.folder / step_name(self._state.step)
+        if self.ranks.is_first:
+            self._failed = _try(lambda: self._seal(manifest, final))
+        self._raise_if_any_failed()
+        self._state = self._writer = None
+        return final
+
+    def _unfinished(self) -> Path:
+        assert self._state is not None
+        return self.folder / f".unfinished_{step_name(self._state.step)}"
+
+    def _make_room(self, unfinished: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob(".unfinished_*"):
+            shutil.rmtree(stale)
+        (unfinished / "rng").mkdir(parents=True)
+        _check_room(self.folder)
+
+    def _write(self, copies: dict[str, Snapshot], rng: dict[str, Any], unfinished: Path) -> None:
+        """This rank's files; runs beside the training."""
+
+        def write() -> None:
+            rank = self.ranks.rank
+            files = [file for name, copy in copies.items() for file in copy.write(unfinished / name, rank=rank)]
+            files.append(unfinished / "rng" / f"rank_{rank:05d}.pt")
+            torch.save(rng, files[-1])
+            self._written = {str(file.relative_to(unfinished)): _to_disk(file) for file in files}
+
+        self._failed = _try(write)
+
+    def _seal(self, manifest: dict[str, tuple[int, int]], final: Path) -> None:
+        assert self._state is not None
+        unfinished = self._unfinished()
+        (unfinished / STATE).write_text(json.dumps(asdict(self._state), indent=2))
+        manifest[STATE] = _to_disk(unfinished / STATE)
+        (unfinished / COMPLETE).write_text(json.dumps(dict(sorted(manifest.items())), indent=1))
+        _to_disk(unfinished / COMPLETE)
+        if final.exists():
+            shutil.rmtree(final)
+        unfinished.rename(final)
+        _sync_folder(self.folder)
+        prune(self.folder, table=self.table)
+
+    def _raise_if_any_failed(self) -> None:
+        """All ranks fail together, with the first one's reason."""
+        failed = [reason for reason in everyone_says(self._failed) if reason]
+        if not failed:
+            return
+        assert self._state is not None
+        step, self._writer = self._state.step, None
+        if self.ranks.is_first:
+            shutil.rmtree(self._unfinished(), ignore_errors=True)
+        self._state = None
         raise CheckpointError(
-            f"cannot save step {state.step} to {final}: {why} ({_free_gib(folder):.2f} GiB free). Nothing that was "
-            "saved before is lost: make room and run the same command again"
-        ) from error
-    return final
+            f"cannot save step {step} to {self.folder}: {failed[0]}. Nothing that was saved before is lost: make room "
+            "and run the same command again"
+        )
 
 
 def complete_folders(folder: Path) -> list[Path]:
@@ -134,45 +215,75 @@ def damaged(path: Path) -> str | None:
                 return f"{name} has {file.stat().st_size} bytes instead of {size}"
             if _crc32(file) != checksum:
                 return f"{name} has changed"
-    except (OSError, ValueError) as error:
+        missing = {STATE, "rng/rank_00000.pt"} - manifest.keys()
+        return f"its manifest lacks {sorted(missing)[0]}" if missing else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return str(error)
-    return None
 
 
-def load(path: Path, *, players: Players, rank: int, world: int) -> State:
-    """Give engines and random generators back what they had.
+def load(path: Path, *, players: Players, ranks: Ranks) -> State:
+    """Give engines and random generators back what they had, whatever the number of ranks that saved it.
+
+    A rank that has no random state of its own there (more ranks than before) keeps the one it was seeded with.
 
     Raises:
-        CheckpointError: saved by another number of ranks, or for other players.
+        CheckpointError: it is of another model, or of other players.
     """
     state = read_state(path)
-    if state.world != world:
-        raise CheckpointError(
-            f"{path} was saved by {state.world} rank(s) and this run has {world}: start it with {state.world}, or "
-            "start over with --resume never"
-        )
     for player in players:
         if not (path / player.name).is_dir():
             raise CheckpointError(f"{path} holds no {player.name}: was the run's recipe another one?")
-        loaded, _ = player.engine.load_checkpoint(str(path / player.name), tag=TAG)
-        if loaded is None:
-            raise CheckpointError(f"DeepSpeed could not read {path / player.name}")
-    _set_rng_state(torch.load(path / "rng" / f"rank_{rank:05d}.pt", weights_only=False))
+        engine_state.restore(player.engine, path / player.name)
+    own = path / "rng" / f"rank_{ranks.rank:05d}.pt"
+    if own.is_file():
+        _set_rng_state(torch.load(own, weights_only=False))
     return state
 
 
 def read_state(path: Path) -> State:
     """The state of a checkpoint."""
-    return State(**json.loads((path / "state.json").read_text()))
+    return State(**json.loads((path / STATE).read_text()))
 
 
-def _seal(path: Path) -> None:
-    files: Iterable[Path] = sorted(file for file in path.rglob("*") if file.is_file())
-    manifest = {str(file.relative_to(path)): (file.stat().st_size, _crc32(file)) for file in files}
-    with open(path / COMPLETE, "w") as out:
-        json.dump(manifest, out, indent=1)
-        out.flush()
-        os.fsync(out.fileno())
+def prune(folder: Path, *, table: Save) -> None:
+    """Remove the checkpoints that nobody asked to keep: not among the newest, not a kept step, not the best."""
+    found = complete_folders(folder)
+    scores = {path: read_state(path).score for path in found} if table.keep_best else {}
+    scored = [path for path, score in scores.items() if score is not None]
+    best = min(scored, key=lambda path: scores[path]) if scored else None  # type: ignore[arg-type, return-value]
+    for path in found[table.keep_last :]:
+        every = table.keep_every_steps
+        if path != best and not (every and int(path.name.removeprefix("step_")) % every == 0):
+            shutil.rmtree(path)
+
+
+def _try(work: Any) -> str | None:
+    """Why it failed, or None. torch and safetensors turn a failed write into errors of their own."""
+    from safetensors import SafetensorError
+
+    try:
+        work()
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"the disk is full ({error})" if full else str(error)
+    except (RuntimeError, SafetensorError) as error:
+        return str(error)
+    return None
+
+
+def _to_disk(file: Path) -> tuple[int, int]:
+    """Force a file to the disk itself; its size and CRC-32."""
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+    return file.stat().st_size, _crc32(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _crc32(file: Path) -> int:
@@ -183,23 +294,15 @@ def _crc32(file: Path) -> int:
     return checksum
 
 
-def _prune(folder: Path, *, keep_last: int) -> None:
-    for old in complete_folders(folder)[keep_last:]:
-        shutil.rmtree(old)
-
-
 def _check_room(folder: Path) -> None:
     """Fail before the first byte when the last checkpoint would not fit again."""
     before = complete_folders(folder)
     if not before:
         return
     needed = sum(file.stat().st_size for file in before[0].rglob("*") if file.is_file())
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, f"{needed / 2**30:.2f} GiB are needed")
-
-
-def _free_gib(folder: Path) -> float:
-    return shutil.disk_usage(folder).free / 2**30
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{needed / 2**30:.2f} GiB are needed and {free / 2**30:.2f} GiB are free")
 
 
 def _rng_state() -> dict[str, Any]:
@@ -213,8 +316,3 @@ def _set_rng_state(saved: dict[str, Any]) -> None:
     torch.set_rng_state(saved["torch"])
     if saved["cuda"] is not None:
         torch.cuda.set_rng_state(saved["cuda"])
-
-
-def _barrier() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()

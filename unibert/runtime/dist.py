@@ -143,6 +143,32 @@ def device() -> Any:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def everyone_says(value: Any) -> list[Any]:
+    """Every rank's value (anything that pickles), by rank."""
+    import torch.distributed as group
+
+    if not (group.is_available() and group.is_initialized()) or group.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * group.get_world_size()
+    group.all_gather_object(values, value)
+    return values
+
+
+def refuse_differences(facts: dict[str, str]) -> None:
+    """Raise on every rank when ranks do not agree on what they are about to do.
+
+    Raises:
+        MachineError: nodes see different recipes, data or code.
+    """
+    for name, *values in zip(facts, *(said.values() for said in everyone_says(facts)), strict=True):
+        different = [rank for rank, value in enumerate(values) if value != values[0]]
+        if different:
+            raise MachineError(
+                f"rank {different[0]} has another {name} than rank 0 ({values[different[0]]} and {values[0]}): all "
+                "nodes must see the same files and the same command"
+            )
+
+
 def stop() -> None:
     """Leave the process group, if this process is in one."""
     import torch

@@ -97,8 +97,17 @@ def _problem(key: str, value: Any, owned: dict[str, Any]) -> str | None:
         close = difflib.get_close_matches(key, [*MECHANICS, *RECIPE_OWNED], n=1)
         hint = f"; perhaps you meant {close[0]!r}" if close else ""
         return f"{key}: DeepSpeed would ignore this key in silence{hint}"
-    if key == "zero_optimization" and value.get("round_robin_gradients"):
+    return _zero_problem(value) if key == "zero_optimization" else None
+
+
+def _zero_problem(zero: dict[str, Any]) -> str | None:
+    if zero.get("round_robin_gradients"):
         return "zero_optimization.round_robin_gradients: breaks DeepSpeed's map to the fp32 weights; take it out"
+    optimizer = zero.get("offload_optimizer", {})
+    if optimizer.get("device") == "nvme":
+        return 'zero_optimization.offload_optimizer.device = "nvme": checkpoints could not read it; write "cpu"'
+    if optimizer.get("ratio", 1) != 1:
+        return "zero_optimization.offload_optimizer.ratio: DeepSpeed would put an AdamW of its own beside; take it out"
     return None
 
 
@@ -119,6 +128,11 @@ def owned_by_recipe(recipe: Recipe, *, world: int) -> dict[str, float]:
 def stage(tree: dict[str, Any]) -> int:
     """ZeRO stage of a file, 0 to 3."""
     return int(tree.get("zero_optimization", {}).get("stage", 0))
+
+
+def offloads(tree: dict[str, Any], what: str) -> bool:
+    """Whether the file moves `optimizer` or `param` off the device."""
+    return tree.get("zero_optimization", {}).get(f"offload_{what}", {}).get("device", "none") != "none"
 
 
 def complete(

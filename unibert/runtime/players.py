@@ -2,7 +2,7 @@
 
 While one player goes back, everybody else's parameters have requires_grad off. So the student learns
 *through* the discriminator without a gradient landing on it, in every ZeRO stage; DeepSpeed's two-engine
-tutorial pattern is silently wrong there. Each player goes back once per micro-step, its terms summed.
+tutorial pattern is silently wrong there. Between two moves a player goes back once per forward, its terms summed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unibert.errors import NumericsError
 from unibert.runtime import dsconfig
+from unibert.runtime.lamb import Lamb
+from unibert.runtime.shards import inner_optimizer, shards_of
 
 
 class Player:
-    """A module, its engine, and how many micro-steps lie between its moves.
+    """A module and its engine.
+
+    How a player moves once:
+        >>> for micro in window:
+        >>>     player.at_boundary(micro is window[-1])  # before the forward
+        >>>     loss = ...  # of player.engine's forward, this rank's share of the window's mean
+        >>>     player.backward(loss)
+        >>> player.move()
 
     Args:
         name: `student` or `discriminator`; the checkpoint's sub-folder.
@@ -26,10 +36,14 @@ class Player:
         optimizer: the client optimizer over the parameters that move.
         config: a checked DeepSpeed file (runtime/dsconfig.py).
         micro_batch: documents in one forward.
-        window: micro-steps between moves, the engine's gradient accumulation.
+        accumulation: most times it goes back before a move; DeepSpeed makes its buffers for that.
         world: ranks.
         clip_norm: largest gradient norm, 0 for none.
         bf16_is_faster: what "auto" means in the file.
+
+    Attributes:
+        grad_norm: of the last move, before clipping; None when an overflow of fp16 skipped it.
+        skipped: moves that fp16's dynamic loss scale has skipped so far.
     """
 
     def __init__(
@@ -40,7 +54,7 @@ class Player:
         optimizer: torch.optim.Optimizer,
         config: dict[str, Any],
         micro_batch: int,
-        window: int,
+        accumulation: int,
         world: int,
         clip_norm: float,
         bf16_is_faster: bool,
@@ -48,7 +62,6 @@ class Player:
         import deepspeed
 
         self.name = name
-        self.window = window
         self.world = world
         self.moving = [parameter for parameter in module.parameters() if parameter.requires_grad]
         # DeepSpeed types its engine as one of many; what is used of it here is common to them.
@@ -59,18 +72,31 @@ class Player:
             config=dsconfig.complete(
                 config,
                 micro_batch=micro_batch,
-                accumulation=window,
+                accumulation=accumulation,
                 world=world,
                 clip_norm=clip_norm,
                 bf16_is_faster=bf16_is_faster,
             ),
         )
-        self.grad_norm = 0.0
+        self.lamb = inner if isinstance(inner := inner_optimizer(self.engine), Lamb) else None
+        if self.lamb is not None:
+            self.lamb.attach(shards_of(self.engine))
+        self.grad_norm: float | None = 0.0
 
     @property
     def module(self) -> nn.Module:
         """The module inside the engine."""
         return self.engine.module
+
+    @property
+    def skipped(self) -> int:
+        """Moves skipped by an overflow of fp16."""
+        return int(self.engine.skipped_steps)
+
+    @property
+    def loss_scale(self) -> float | None:
+        """Of fp16; None in other precisions."""
+        return float(self.engine.optimizer.loss_scale) if self.engine.fp16_enabled() else None
 
     def requires_grad(self, on: bool) -> None:
         """Switch the gradient of every parameter that this player moves."""
@@ -82,35 +108,50 @@ class Player:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
 
+    def at_boundary(self, last: bool) -> None:
+        """Say before a forward whether it is the last one before the player moves."""
+        self.engine.set_gradient_accumulation_boundary(last)
+
     def backward(self, loss: Tensor) -> None:
         """Go back once. `loss` is this rank's share of the window's mean; DeepSpeed averages over ranks."""
         self.engine.backward(loss * self.world, scale_wrt_gas=False)
 
-    def move_if_due(self) -> None:
-        """Count the micro-step; at the window's end the optimizer steps and the norm is kept."""
-        due = self.engine.is_gradient_accumulation_boundary()
-        # A plain fp32 engine forgets its norm, so it is taken before the step clips and clears.
-        kept = self._plain_norm() if due and self._is_plain() else None
-        self.engine.step()
-        if due:
-            norm = kept if kept is not None else self.engine.get_global_grad_norm()
-            assert norm is not None, "every wrapped optimizer keeps its norm"
-            self.grad_norm = float(norm)
+    def move(self) -> None:
+        """The optimizer steps, after clipping.
 
-    def _is_plain(self) -> bool:
-        return isinstance(self.engine.optimizer, torch.optim.Optimizer)
+        Raises:
+            NumericsError: fp16's loss scale has fallen to its least.
+        """
+        plain = isinstance(self.engine.optimizer, torch.optim.Optimizer)
+        # A plain fp32 engine forgets its norm, so it is taken before the step clips and clears.
+        norm = self._plain_norm() if plain else None
+        before = self.skipped
+        try:
+            self.engine.step()
+        except Exception as error:  # DeepSpeed raises a bare Exception here
+            if "loss scale" not in str(error):
+                raise
+            raise NumericsError(f"the {self.name}'s gradient overflows fp16 at every loss scale: {error}") from error
+        if self.skipped > before and self.engine.fp16_enabled():
+            self.grad_norm = None
+            return
+        norm = norm if plain else self.engine.get_global_grad_norm()
+        assert norm is not None, "every wrapped optimizer keeps its norm"
+        self.grad_norm = float(norm)
 
     def _plain_norm(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self.moving if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        for parameter in self.moving:
+            if parameter.grad is None:  # ZeRO 1 to 3 move what had no part in the loss by decay; so does this
+                parameter.grad = torch.zeros_like(parameter)
+        return torch.nn.utils.get_total_norm([parameter.grad for parameter in self.moving])
 
 
 class Players:
-    """All players of a run, in the order in which they go back: the student first.
+    """All players of a run: the student first, then the discriminator, which learns from its features.
 
-    Student and discriminator both learn from the discriminator as it was when the window began, as in one
-    pass of gradient reversal. With windows that are a fixed part of the global batch, the run is therefore
-    the same for any world size and micro-batch.
+    Student and discriminator both learn from the discriminator as it was when its turn began, as in one pass of
+    gradient reversal. With turns that are a fixed part of the global batch, the run is therefore the same for any
+    world size and micro-batch.
     """
 
     def __init__(self, players: Sequence[Player]) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 
-from unibert.schema import Optimizer, Ramp
+from unibert.plan import rate_factor
+from unibert.schema import Ramp, Recipe
 
 
-def learning_rate(step: int, *, steps: int, optimizer: Optimizer) -> float:
-    """Rate of step 1 to `steps`: linear warm-up, then the chosen shape down to the final rate."""
+def learning_rate(step: int, *, recipe: Recipe) -> float:
+    """Rate of a step, from 1: linear warm-up, then the chosen shape down to the final rate.
+
+    On the ladder it is multiplied by sqrt(batch of the step / train.global_batch_sequences), the square-root scaling
+    of You et al. 2020 (arXiv 1904.00962).
+    """
+    steps, optimizer = recipe.train.steps, recipe.optimizer
     warmup = round(optimizer.warmup_fraction * steps)
-    peak = optimizer.learning_rate
+    peak = rate_factor(recipe, step) * optimizer.learning_rate
     if step <= warmup:
         return peak * step / max(1, warmup)
     done = (step - warmup) / max(1, steps - warmup)
