@@ -87,16 +87,28 @@ class PlanCommand:
 
     recipe: RecipeName
     """A recipe's name, or the path of a TOML file."""
-    world: int = 1
-    """Ranks."""
+    world: int | None = None
+    """Ranks; 1 when absent, or with --measure those that it was started on."""
+    measure: bool = False
+    """Also train a few steps under each ZeRO stage, two minutes in all, and say which to take; starts like train."""
 
     def run(self, overrides: Sequence[str]) -> None:
         recipe = load_recipe(self.recipe, overrides)
         from unibert.plan import make_plan
-        from unibert.runtime import dsconfig
+        from unibert.runtime import dist, dsconfig
 
-        engine = dsconfig.load(recipe.engines.student, owned=dsconfig.owned_by_recipe(recipe, world=self.world))
-        print(make_plan(recipe, world=self.world, student_engine=engine).text())
+        ranks = dist.ranks_from_environment() if self.measure else None
+        world = self.world or (ranks.world if ranks else 1)
+        if ranks and world != ranks.world:
+            raise ConfigError(f"--measure on {ranks.world} rank(s) cannot stand for --world {world}: leave --world out")
+        engine = dsconfig.load(recipe.engines.student, owned=dsconfig.owned_by_recipe(recipe, world=world))
+        plan = make_plan(recipe, world=world, student_engine=engine)
+        if ranks is None or ranks.is_first:
+            print(plan.text(), flush=True)
+        if ranks is not None:
+            from unibert.measure import measure
+
+            measure(recipe)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from unibert.observe.meter import Meter
 from unibert.plan import first_sample, turn_length
 from unibert.runtime import dist, schedules
 from unibert.runtime.checkpoint import Saver
+from unibert.runtime.dist import Ranks
 from unibert.runtime.players import Player
 from unibert.runtime.stop import StopFlag
 from unibert.runtime.watchdog import Watchdog
@@ -50,19 +51,25 @@ def train(recipe: Recipe, *, resume: str = "auto") -> Path:
     began = time.monotonic()
     ranks = dist.start(threads=recipe.train.threads_per_rank)
     try:
-        run = assemble(recipe, ranks=ranks, resume=resume)
-        known = flops.peak_flops(run.device) is not None
-        with (
-            RunLogger(
-                run.folder, recipe=recipe, rank=ranks.rank, first_step=run.state.step, device_peak_known=known
-            ) as logger,
-            StopFlag(run.folder / "STOP", began=began, limit_minutes=recipe.train.time_limit_minutes) as stop,
-            Watchdog(60 * recipe.train.stall_minutes, log_file=logger.rank_file) as watchdog,
-        ):
-            Trainer(run, logger=logger, stop=stop, watchdog=watchdog).run_to_end()
+        train_on(ranks, recipe=recipe, resume=resume, began=began)
     finally:
         dist.stop()
     return recipe.run_folder
+
+
+def train_on(ranks: Ranks, *, recipe: Recipe, resume: str = "auto", began: float | None = None) -> None:
+    """Train on ranks that have met; `began` is when the time limit began to run, now when absent."""
+    run = assemble(recipe, ranks=ranks, resume=resume)
+    known = flops.peak_flops(run.device) is not None
+    first_step = run.state.step
+    with (
+        RunLogger(
+            run.folder, recipe=recipe, rank=ranks.rank, first_step=first_step, device_peak_known=known
+        ) as logger,
+        StopFlag(run.folder / "STOP", began=began, limit_minutes=recipe.train.time_limit_minutes) as stop,
+        Watchdog(60 * recipe.train.stall_minutes, log_file=logger.rank_file) as watchdog,
+    ):
+        Trainer(run, logger=logger, stop=stop, watchdog=watchdog).run_to_end()
 
 
 class Trainer:
@@ -306,10 +313,11 @@ class Trainer:
 
     def save(self) -> None:
         """Begin a checkpoint; at the last step, or without save.background, also finish it."""
+        run = self.run
         self.watchdog.beat("saving a checkpoint")
         self.finish_save()
         self.logger.sync()
-        self.saver.begin(players=list(self.run.players), state=self.run.state)
+        self.saver.begin(players=run.players, state=run.state)
         if not self.recipe.save.background:
             self.finish_save()
 

@@ -1,6 +1,7 @@
 import itertools
 import math
 import signal
+import time
 
 import pytest
 
@@ -85,8 +86,8 @@ def test_the_ramp_is_dann_s():
 
 
 def test_signals_and_the_file_become_one_flag(tmp_path):
-    flag = StopFlag(tmp_path / "STOP")
-    try:
+    before = signal.getsignal(signal.SIGUSR2)
+    with StopFlag(tmp_path / "STOP") as flag:
         assert not flag.wanted()
         (tmp_path / "STOP").touch()
         assert flag.wanted()
@@ -95,5 +96,12 @@ def test_signals_and_the_file_become_one_flag(tmp_path):
         assert flag.reason == "SIGUSR2"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    finally:
-        flag.restore()
+    assert signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_a_time_limit_counts_from_where_it_is_told(tmp_path):
+    now = time.monotonic()
+    for began, over in ((now - 61, True), (now - 30, False)):
+        with StopFlag(tmp_path / "STOP", began=began, limit_minutes=1.0) as flag:
+            assert flag.wanted() is over
+            assert ("time_limit_minutes = 1" in str(flag.reason)) is over

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +142,8 @@ def complete(
 ) -> dict[str, Any]:
     """The dictionary given to `deepspeed.initialize`: every "auto" filled, every trap closed.
 
-    Gradient clipping is always written, since DeepSpeed's default has changed from 0 to 1.
+    Gradient clipping is always written, since DeepSpeed's default has changed from 0 to 1. An nvme_path of "auto" is
+    the folder in UNIBERT_NVME, or else where temporary files go (TMPDIR).
     """
     out = json.loads(json.dumps(tree))
     bf16 = out.get("bf16", {})
@@ -157,4 +160,7 @@ def complete(
         steps_per_print=10**9,
     )
     out.setdefault("zero_force_ds_cpu_optimizer", False)
+    parameters = out.get("zero_optimization", {}).get("offload_param", {})
+    if parameters.get("nvme_path") == "auto":
+        parameters["nvme_path"] = os.environ.get("UNIBERT_NVME") or tempfile.gettempdir()
     return out

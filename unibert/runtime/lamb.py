@@ -120,7 +120,10 @@ class Lamb(torch.optim.Optimizer):
         return loss
 
     def _updates(self, tensors: list[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
-        """Each tensor's u, moments moved; element by element, so whole shards at a time and padding stays 0."""
+        """Each tensor's u, its moments moved: element by element, so whole shards at a time.
+
+        Padding has no gradient, so its moments stay 0. Its weight may be anything (ZeRO-3 never sets it).
+        """
         (b1, b2), states = group["betas"], [self.state[tensor] for tensor in tensors]
         for tensor, state in zip(tensors, states, strict=True):
             if not state:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unibert.errors import NumericsError
 from unibert.runtime import dsconfig
 from unibert.runtime.lamb import Lamb
+from unibert.runtime.optimizers import at_rest
 from unibert.runtime.shards import inner_optimizer, shards_of
 
 
@@ -66,18 +67,19 @@ class Player:
         self.moving = [parameter for parameter in module.parameters() if parameter.requires_grad]
         # DeepSpeed types its engine as one of many; what is used of it here is common to them.
         self.engine: Any
-        self.engine, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=optimizer,
-            config=dsconfig.complete(
-                config,
-                micro_batch=micro_batch,
-                accumulation=accumulation,
-                world=world,
-                clip_norm=clip_norm,
-                bf16_is_faster=bf16_is_faster,
-            ),
-        )
+        with at_rest(optimizer):
+            self.engine, *_ = deepspeed.initialize(
+                model=module,
+                optimizer=optimizer,
+                config=dsconfig.complete(
+                    config,
+                    micro_batch=micro_batch,
+                    accumulation=accumulation,
+                    world=world,
+                    clip_norm=clip_norm,
+                    bf16_is_faster=bf16_is_faster,
+                ),
+            )
         self.lamb = inner if isinstance(inner := inner_optimizer(self.engine), Lamb) else None
         if self.lamb is not None:
             self.lamb.attach(shards_of(self.engine))

@@ -46,7 +46,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
 
     def beat(self, doing: str) -> None:
-        """Progress: `doing` is what begins now. About 0.1 microseconds."""
+        """Progress: `doing` is what begins now. Less than a microsecond."""
         self._last = (time.monotonic(), doing)  # one store, so that the thread never sees half of it
 
     def __enter__(self) -> Watchdog:

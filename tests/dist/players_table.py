@@ -1,0 +1,268 @@
+"""The tables of docs/players.md: the trainer under DeepSpeed against a plain loop (players_reference.py), case by case.
+
+    python -m tests.dist.players_table --write          # every case; writes the tables
+    torchrun --nproc_per_node 2 -m tests.dist.players_table FOLDER NAME     # what that and the tests start
+
+All cases of a selection with the same number of ranks share one launch; engines come and go in the process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.dist import players_reference
+from tests.dist.players_cases import (
+    BF16, FP32, MORE, OVERFLOWS, SELECTIONS, STEPS, TUTORIAL, Case, batches, prepare, words,
+)
+from tests.runs import ROOT, environment, free_port
+from unibert.config import load_recipe
+from unibert.data.batches import Stream
+from unibert.data.shards import ShardSet
+
+DOCUMENT, BOUND = ROOT / "docs" / "players.md", 1e-5
+NOISE = "attention.self.key.bias"  # no gradient in exact arithmetic: Adam moves it by rounding alone
+
+
+# ---- one rank -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def assembled(case: Case, folder: Path) -> Iterator[Any]:
+    """The trainer of a case; its engines are gone afterwards."""
+    from unibert.assembly import assemble
+    from unibert.observe.logger import RunLogger
+    from unibert.runtime.dist import ranks_from_environment
+    from unibert.runtime.stop import StopFlag
+    from unibert.runtime.watchdog import Watchdog
+    from unibert.trainer import Trainer
+
+    recipe = load_recipe(folder / "tiny.toml", words(case, folder))
+    run = assemble(recipe, ranks=ranks_from_environment(), resume="never")
+    if case.variation.startswith("tutorial"):
+        run.players.alone = lambda player: nullcontext()  # type: ignore[method-assign]
+    with (
+        RunLogger(run.folder, recipe=recipe, rank=run.ranks.rank, first_step=0) as logger,
+        StopFlag(run.folder / "STOP") as stop,
+        Watchdog(600, log_file=logger.rank_file) as watchdog,
+    ):
+        yield Trainer(run, logger=logger, stop=stop, watchdog=watchdog)
+    for player in run.players:
+        player.engine.destroy()
+
+
+def parameters(engine: Any) -> dict[str, Tensor]:
+    """The fp32 weights of an engine by name, flattened, whole on every rank."""
+    from unibert.runtime.shards import shards_of
+
+    sizes = {name: getattr(p, "ds_numel", p.numel()) for name, p in engine.module.named_parameters()}
+    found = {name: torch.zeros(size) for name, size in sizes.items()}
+    for shard in shards_of(engine):
+        for piece in shard.fragments:
+            found[piece.name][piece.start : piece.start + piece.numel] = shard.part(piece)
+        for name in shard.names:
+            if shard.group is not None:
+                torch.distributed.all_reduce(found[name], group=shard.group)
+    return found
+
+
+def reference_case(case: Case) -> Case:
+    """The case of one process whose micro-batches are the pieces between the discriminator's turns."""
+    plain = case.variation if case.variation == "empty terms" else ""
+    if "micro" in case.way and case.accumulation > 1:
+        return Case(0, case.way, case.optimizer, 1, case.accumulation, "fp32", plain)
+    return Case(0, case.way.replace("micro-batch", "window"), case.optimizer, 1, 1, "fp32", plain)
+
+
+def reference(case: Case, folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Parameters of both players by players_reference.py, for a `reference_case`."""
+    recipe = load_recipe(folder / "tiny.toml", words(case, folder))
+    stream = Stream(recipe, ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages), rank=0, world=1)
+    return players_reference.train(recipe, pieces=lambda step: batches(stream, step, case=case), steps=STEPS)
+
+
+def apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Over all parameters, the largest of max|difference| / max|reference|."""
+    return max(
+        float((found[name].double() - weight.detach().flatten()).abs().max() / weight.detach().abs().max())
+        for name, weight in expected.items()
+        if NOISE not in name
+    )
+
+
+def train(case: Case, folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Train a case: the parameters of both players, and what fp16 skipped and who moved in each step."""
+    steps: dict[str, list] = {"skipped": [], "moved": []}
+    with assembled(case, folder) as trainer:
+        players = trainer.run.players
+        now = {player.name: parameters(player.engine) for player in players}
+        for step in range(1, STEPS + 1):
+            trainer.train_step(step, batches(trainer.run.stream, step, case=case))
+            if case in OVERFLOWS or step == STEPS:
+                before, now = now, {player.name: parameters(player.engine) for player in players}
+                steps["skipped"].append({player.name: player.skipped for player in players})
+                steps["moved"].append({name: not _same(before[name], now[name]) for name in now})
+    return now, steps
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def measure(case: Case, folder: Path, *, expected: dict[str, dict[str, Tensor]] | None) -> dict[str, Any]:
+    """How far each player is from the reference after a case, if this rank has that; an error of the tutorial's way."""
+    try:
+        found, steps = train(case, folder)
+    except (AssertionError, RuntimeError) as error:
+        if case not in TUTORIAL:
+            raise
+        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    return {name: apart(found[name], expected[name]) for name in found} | steps if expected else {}
+
+
+def work(folder: Path, selection: str) -> None:
+    """One rank: the cases of a selection for this number of ranks. Each rank has its share of the references, and
+    writes what it compared with them."""
+    from unibert.runtime import dist
+
+    ranks = dist.start(threads=1)
+    cases = [case for case in SELECTIONS[selection] if case.world == ranks.world]
+    needed = list(dict.fromkeys(map(reference_case, cases)))
+    expected = {case: reference(case, folder) for case in needed[ranks.rank :: ranks.world]}
+    found = []
+    for number, case in enumerate(cases, start=1):
+        mine = expected.get(reference_case(case))
+        values = measure(case, folder, expected=mine)
+        if mine:
+            found.append((asdict(case), values))
+            print(f"{number} of {len(cases)}: {asdict(case)}: {shown(values)}", flush=True)
+    (folder / f"{selection}.world{ranks.world}.rank{ranks.rank}.json").write_text(json.dumps(found))
+    dist.stop()
+
+
+# ---- all launches, verdicts and the page ------------------------------------------------------------------------
+
+
+def launch(selection: str, folder: Path, *, timeout_seconds: float) -> dict[Case, dict[str, Any]]:
+    """Measure a selection, in one launch for each number of ranks; what was found of each case."""
+    prepare(folder)
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    for world in sorted({case.world for case in SELECTIONS[selection]}):
+        options = ["--nproc_per_node", str(world), "--master_port", str(free_port())]
+        with (folder / f"world{world}.log").open("w+") as output:
+            done = subprocess.run(
+                [torchrun, *options, "-m", "tests.dist.players_table", str(folder), selection],
+                env=environment(), cwd=ROOT, stdout=output, stderr=output, timeout=timeout_seconds,
+            )  # fmt: skip
+            output.seek(0)
+            assert done.returncode == 0, output.read()[-5000:]
+    lines = [line for file in folder.glob(f"{selection}.world*.json") for line in json.loads(file.read_text())]
+    return {Case(**case): values for case, values in lines}
+
+
+def problem(case: Case, found: dict[Case, dict[str, Any]]) -> str | None:
+    """What is wrong with a case; None when it shows what it should."""
+    values = found[case]
+    if case in TUTORIAL:
+        shows = "error" in values or values["discriminator"] > 1e-3
+        return None if shows else "the tutorial's way is right, or this table sees nothing"
+    if case in OVERFLOWS:
+        return _overflow_problem(values, victim=case.variation.split()[0])
+    bound = dict.fromkeys(("student", "discriminator"), BOUND)
+    if case.precision == "bf16":
+        alone = found[replace(case, stage=0, world=1)]
+        bound = {name: 1.5 * alone[name] for name in bound}
+    far = [
+        f"the {name} is {values[name]:.1e} off, above {bound[name]:.1e}" for name in bound if values[name] > bound[name]
+    ]
+    return "; ".join(far) or None
+
+
+def _overflow_problem(values: dict[str, Any], *, victim: str) -> str | None:
+    skipped, (other,) = values["skipped"], {"student", "discriminator"} - {victim}
+    counts = [0, *(step[victim] for step in skipped)]
+    if not 0 < counts[-1] < STEPS:
+        return f"the {victim} skipped {counts[-1]} of {STEPS} steps"
+    if skipped[-1][other]:
+        return f"the {other} skipped {skipped[-1][other]} steps"
+    right = [{victim: now == before, other: True} for before, now in pairwise(counts)]
+    return None if values["moved"] == right else f"moved in each step: {values['moved']}, skipped {counts[1:]}"
+
+
+def shown(values: dict[str, Any]) -> str:
+    """What was found of a case, for a cell of a table."""
+    return values.get("error") or f"{values['student']:.1e} / {values['discriminator']:.1e}"
+
+
+def rows(cases: Sequence[Case], *, head: Sequence[str], found: dict[Case, dict[str, Any]]) -> list[str]:
+    """One row for the cases that agree in the fields of `head`, a cell for each of them."""
+    groups: dict[tuple, list[str]] = {}
+    for case in cases:
+        groups.setdefault(tuple(getattr(case, name) for name in head), []).append(shown(found[case]))
+    return [f"| {' | '.join(map(str, key))} | {' | '.join(cells)} |" for key, cells in groups.items()]
+
+
+def sections(found: dict[Case, dict[str, Any]]) -> dict[str, list[str]]:
+    """The tables of the page."""
+    ways, variations = ("way", "optimizer", "stage"), ("variation", "stage")
+    return {
+        "fp32": [
+            "| adversary | optimizer | ZeRO | 1 rank | 1 rank, accumulation 4 | 2 ranks | 2 ranks, accumulation 4 |",
+            "|---|---|---|---|---|---|---|",
+            *rows(FP32, head=ways, found=found),
+        ],
+        "bf16": [
+            "| adversary | optimizer | ZeRO | 1 rank | 2 ranks |",
+            "|---|---|---|---|---|",
+            *rows(BF16, head=ways, found=found),
+        ],
+        "more": ["| what | student's ZeRO | difference |", "|---|---|---|", *rows(MORE, head=variations, found=found)],
+        "overflow": [
+            "| what | student's ZeRO | moves skipped by student / discriminator |",
+            "|---|---|---|",
+            *(
+                f"| {case.variation} | {case.stage} | {found[case]['skipped'][-1]['student']} / "
+                f"{found[case]['skipped'][-1]['discriminator']} |"
+                for case in OVERFLOWS
+            ),
+        ],
+        "tutorial": [
+            "| what | student's ZeRO | difference |",
+            "|---|---|---|",
+            *rows(TUTORIAL, head=variations, found=found),
+        ],
+    }
+
+
+def write(found: dict[Case, dict[str, Any]]) -> None:
+    """Put the tables between their marks in the page."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, lines in sections(found).items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        text = text[: text.index(begin)] + "\n".join([begin, *lines, ""]) + text[text.index(end) :]
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    if sys.argv[1:] != ["--write"]:
+        return work(Path(sys.argv[1]), sys.argv[2])
+    with tempfile.TemporaryDirectory() as folder:
+        found = launch("all", Path(folder), timeout_seconds=7200)
+    write(found)
+    wrong = {case: said for case in SELECTIONS["all"] if (said := problem(case, found))}
+    return sys.exit("\n".join(f"{case}: {said}" for case, said in wrong.items()) or None)
+
+
+if __name__ == "__main__":
+    main()
