@@ -25,6 +25,7 @@ from rich.console import Console
 from unibert.assembly import assemble
 from unibert.config import Recipe
 from unibert.errors import Stopped
+from unibert.models.precision import bf16_is_faster
 from unibert.observe.logger import RunLogger
 from unibert.plan import GIB, accumulation_steps, make_plan
 from unibert.runtime import dist, dsconfig
@@ -37,7 +38,7 @@ FILES = ("zero0", "zero1", "zero2", "zero3")
 """What is tried, in ds_configs/: the one that is simplest and communicates least first."""
 BUDGET_SECONDS = 120.0
 WARM_UP_STEPS = 2
-MOST_STEPS = 30
+MOST_STEPS = 12
 MOST_MICRO_BATCHES = 8
 """Of a measured step: with more, the cost of the optimizer's move hardly shows."""
 LEAST_STEPS_WANTED = 4
@@ -173,11 +174,13 @@ def text(rows: Sequence[Measured], *, recipe: Recipe, world: int, room: float) -
 def _one(file: str, *, recipe: Recipe, ranks: Ranks, until: float, room: float, before: Sequence[Measured]) -> Measured:
     """One file, with the steps that the first measured one had."""
     tree = dsconfig.load(file, owned=dsconfig.owned_by_recipe(recipe, world=ranks.world))
+    if tree["bf16"]["enabled"] == "auto":
+        tree["bf16"]["enabled"] = bf16_is_faster(dist.device())
     plan = make_plan(recipe, world=ranks.world, student_engine=tree)
     planned = sum(engine.total_bytes - engine.host_bytes for engine in plan.engines) / GIB
     if planned > room / ROOM:
         return Measured(file, why_not=f"weights, gradients and optimizer alone take {planned:.1f} GiB")
-    if any(dist.everyone_says(time.monotonic() > until)):
+    if before and any(dist.everyone_says(time.monotonic() > until)):
         return Measured(file, why_not="the time was over")
     engines = recipe.engines.model_copy(update={"student": file})
     short = shortened(recipe.model_copy(update={"engines": engines}), world=ranks.world)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -78,8 +79,17 @@ class PlainAdamW:
             group["lr"] = rate
 
 
-def train(recipe: Recipe, *, pieces: Callable[[int], Sequence[Batch]], steps: int) -> dict[str, dict[str, Tensor]]:
-    """Train student and discriminator; their parameters by name, for each.
+class Trained(NamedTuple):
+    """Of `student` and `discriminator` each."""
+
+    parameters: dict[str, dict[str, Tensor]]
+    """By name."""
+    norms: dict[str, float]
+    """Of the last gradient, before clipping."""
+
+
+def train(recipe: Recipe, *, pieces: Callable[[int], Sequence[Batch]], steps: int) -> Trained:
+    """Train student and discriminator.
 
     Args:
         recipe: what to do; batch sizes are not read.
@@ -90,7 +100,8 @@ def train(recipe: Recipe, *, pieces: Callable[[int], Sequence[Batch]], steps: in
     one_pass = recipe.objectives.language_confusion.form == "reversal"
     for step in range(1, steps + 1):
         (run.step_by_reversal if one_pass else run.step_in_turns)(step, pieces(step))
-    return {"student": dict(run.student.named_parameters()), "discriminator": dict(run.guesser.named_parameters())}
+    modules = {"student": run.student, "discriminator": run.guesser}
+    return Trained({name: dict(module.named_parameters()) for name, module in modules.items()}, run.norms)
 
 
 class _Loop:
@@ -103,6 +114,7 @@ class _Loop:
         own = PlainLamb if recipe.optimizer.name == "lamb" else PlainAdamW
         self.optimizer = own(self.weights, recipe)
         self.guess_optimizer = PlainAdamW(self.guess_weights, recipe, recipe.discriminator.learning_rate)
+        self.norms: dict[str, float] = {}
 
     def step_by_reversal(self, step: int, pieces: Sequence[Batch]) -> None:
         """One pass: the sum of all losses goes back once, through the reversal layer; both move."""
@@ -151,15 +163,16 @@ class _Loop:
         done = step / self.recipe.train.steps
         rate = self.recipe.optimizer.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
         self.optimizer.set_rate(rate)
-        _clip(self.weights, gradients, norm=self.recipe.optimizer.clip_norm)
+        self.norms["student"] = _clip(self.weights, gradients, norm=self.recipe.optimizer.clip_norm)
         self.optimizer.step()
 
     def move_guesser(self, gradients: Sequence[Tensor]) -> None:
-        _clip(self.guess_weights, gradients, norm=self.recipe.discriminator.clip_norm)
+        largest = self.recipe.discriminator.clip_norm
+        self.norms["discriminator"] = _clip(self.guess_weights, gradients, norm=largest)
         self.guess_optimizer.step()
 
 
-def _clip(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], *, norm: float) -> None:
+def _clip(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], *, norm: float) -> float:
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    torch.nn.utils.clip_grad_norm_(parameters, norm)
+    return float(torch.nn.utils.clip_grad_norm_(parameters, norm))

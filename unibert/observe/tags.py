@@ -85,6 +85,8 @@ TO_ENGLISH = When(
     evaluation=True,
 )
 LAMB = When("optimizer.name is lamb", lambda recipe: _once(recipe.optimizer.name == "lamb"))
+# Precision is the engine file's, not the recipe's: no list of expected tags has these.
+FP16 = When("the player's engine is in fp16", lambda recipe: ())
 KNOWN_DEVICE = When("a device of known peak", lambda recipe: _once(True), known_device=True)
 
 TAGS: tuple[Tag, ...] = (
@@ -134,6 +136,11 @@ TAGS: tuple[Tag, ...] = (
             "trust ratio",
         )
         for name, words in (("min", "smallest"), ("median", "median"), ("max", "largest"))
+    ),
+    Tag("optim/loss_scale/<player>", "factor", FP16, "what the loss is multiplied by before the backward pass", "last"),
+    Tag(
+        "optim/skipped_steps/<player>", "moves", FP16,
+        "moves skipped so far because a gradient overflowed; such a step has no grad_norm", "last",
     ),
     Tag("schedule/weight/<objective>", "weight", EACH_OBJECTIVE, "its weight at this step", "last", "weights"),
     Tag("speed/tokens_per_second", "tokens/s", ALWAYS, "all ranks, without padding, training steps alone"),

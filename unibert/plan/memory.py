@@ -45,10 +45,15 @@ class Dimensions:
         """Parameters with a gradient, by `student.trainable`."""
         return {"all": self.total, "all_but_embeddings": self.total - self.embeddings, "head": self.head}[trainable]
 
+    def largest(self, trainable: str) -> int:
+        """Elements of the largest tensor with a gradient."""
+        matrix = self.hidden * (self.hidden if trainable == "head" else max(self.hidden, self.intermediate))
+        return max(matrix, self.hidden * max(self.vocabulary, self.positions)) if trainable == "all" else matrix
+
 
 @dataclass(frozen=True)
 class Engine:
-    """Bytes of one player on one rank. Activations and buffers of communication come on top."""
+    """Bytes of one player on one rank before it moves. Activations and buffers of communication come on top."""
 
     name: str
     parameters: int
@@ -60,9 +65,9 @@ class Engine:
     weights_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
-    """fp32 masters and AdamW's two moments."""
+    """fp32 masters, the two moments, and what an offloaded optimizer needs to read gradients and give weights back."""
     host_bytes: int
-    """Part of the above that is offloaded to host memory."""
+    """Part of the above that is offloaded to host memory or files."""
 
     @property
     def total_bytes(self) -> int:
@@ -144,11 +149,21 @@ def _student(recipe: Recipe, world: int, dimensions: Dimensions, tree: Mapping[s
     precision = ("bf16" if tree.get("bf16", {}).get("enabled") is True else "fp16") if half else "fp32"
     width = 2 if half else 4
     moving = dimensions.moving(recipe.student.trainable)
-    # Below 16 bits or with ZeRO, DeepSpeed keeps fp32 masters beside the weights; AdamW has two moments.
-    per_parameter = 8 + (4 if half or stage else 0)
+    share = moving // (world if stage >= 1 else 1)
     weights = width * dimensions.total // (world if stage >= 3 else 1)
-    optimizer = per_parameter * moving // (world if stage >= 1 else 1)
-    on_host = {key: zero.get(key, {}).get("device", "none") != "none" for key in ("offload_optimizer", "offload_param")}
+    gradients = width * moving // (world if stage >= 2 else 1)
+    # Below 16 bits or with ZeRO, DeepSpeed keeps fp32 masters beside the weights; the optimizer has two moments.
+    optimizer = (8 + (4 if half or stage else 0)) * share
+    on_host = 0
+    if _offloads(zero, "optimizer"):
+        largest = width * dimensions.largest(recipe.student.trainable) if stage < 3 else 0
+        optimizer += 4 * share  # gradients in fp32 for the optimizer on the host
+        # ZeRO 1 and 2 send weights back through a copy on the host, and gradients there one by one.
+        optimizer += width * share + largest if stage < 3 else 0
+        on_host = optimizer + (gradients if stage >= 2 else 0)
+        gradients += largest  # the sending end on the device
+    if _offloads(zero, "param"):
+        on_host += weights
     return Engine(
         name="student",
         parameters=dimensions.total,
@@ -156,7 +171,11 @@ def _student(recipe: Recipe, world: int, dimensions: Dimensions, tree: Mapping[s
         zero_stage=stage,
         precision=f"{precision} or bf16" if auto else precision,
         weights_bytes=weights,
-        gradients_bytes=width * moving // (world if stage >= 2 else 1),
+        gradients_bytes=gradients,
         optimizer_bytes=optimizer,
-        host_bytes=on_host["offload_optimizer"] * optimizer + on_host["offload_param"] * weights,
+        host_bytes=on_host,
     )
+
+
+def _offloads(zero: Mapping[str, Any], what: str) -> bool:
+    return zero.get(f"offload_{what}", {}).get("device", "none") != "none"

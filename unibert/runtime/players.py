@@ -116,7 +116,7 @@ class Player:
 
     def backward(self, loss: Tensor) -> None:
         """Go back once. `loss` is this rank's share of the window's mean; DeepSpeed averages over ranks."""
-        self.engine.backward(loss * self.world, scale_wrt_gas=False)
+        self.engine.backward(loss * (self.world * self._scale_left_out()), scale_wrt_gas=False)
 
     def move(self) -> None:
         """The optimizer steps, after clipping.
@@ -127,7 +127,7 @@ class Player:
         plain = isinstance(self.engine.optimizer, torch.optim.Optimizer)
         # A plain fp32 engine forgets its norm, so it is taken before the step clips and clears.
         norm = self._plain_norm() if plain else None
-        before = self.skipped
+        before, scale = self.skipped, self._scale_left_out()
         try:
             self.engine.step()
         except Exception as error:  # DeepSpeed raises a bare Exception here
@@ -139,13 +139,22 @@ class Player:
             return
         norm = norm if plain else self.engine.get_global_grad_norm()
         assert norm is not None, "every wrapped optimizer keeps its norm"
-        self.grad_norm = float(norm)
+        self.grad_norm = float(norm) / scale
+
+    def _scale_left_out(self) -> float:
+        """What the loss has to be multiplied by here: fp16's loss scale in ZeRO-0, else 1.
+
+        There DeepSpeed 0.19.8 divides the gradient by the scale as in the other stages (in bf16 it is 1), but has not
+        multiplied the loss by it, and tells the norm undivided.
+        """
+        wrapper = self.engine.optimizer
+        return float(wrapper.loss_scale) if type(wrapper).__name__ == "FP16_UnfusedOptimizer" else 1.0
 
     def _plain_norm(self) -> Tensor:
         for parameter in self.moving:
             if parameter.grad is None:  # ZeRO 1 to 3 move what had no part in the loss by decay; so does this
                 parameter.grad = torch.zeros_like(parameter)
-        return torch.nn.utils.get_total_norm([parameter.grad for parameter in self.moving])
+        return torch.nn.utils.get_total_norm([p.grad for p in self.moving if p.grad is not None])
 
 
 class Players:
