@@ -31,7 +31,8 @@ import torch
 import torch.nn.functional as F
 
 from unibert.config import Recipe, load_recipe
-from unibert.data.batches import Batch
+from unibert.data.batches import Batch, Stream
+from unibert.data.shards import ShardSet
 from unibert.measure import FILES, forget_memory, throwaway_trainer
 from unibert.models.encoder import build_student
 from unibert.models.precision import bf16_is_faster
@@ -56,6 +57,7 @@ class Bench:
     recipe: Recipe
     ranks: Ranks
     repeats: int
+    files: tuple[str, ...] = FILES
     rows: list[list[str]] = field(default_factory=list)
 
     def row(self, what: str, against: str, unit: str, figures: tuple[float, float | None], *, repeats: int) -> None:
@@ -307,14 +309,12 @@ def ddp_against_zero(bench: Bench) -> None:
     world, whole = bench.ranks.world, bench.recipe
     recipes = {
         file: masked_lm_alone(whole).model_copy(update={"engines": whole.engines.model_copy(update={"student": file})})
-        for file in FILES
+        for file in bench.files
     }
     forget_memory()
     ddp = Ddp(recipes["zero0"])
-    with throwaway_trainer(recipes["zero0"], ranks=bench.ranks) as trainer:
-        stream = trainer.run.stream.step
-        del trainer
-    forget_memory()
+    shards = ShardSet.open(whole.data.folder / "shards", languages=whole.languages)
+    stream = Stream(whole, shards, rank=bench.ranks.rank, world=world).step
     theirs = peak_of(ddp.step, stream)
     del ddp
     peaks = {}
@@ -350,9 +350,9 @@ def main() -> None:
     """One rank, then two: the second part is this script again, under torchrun."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", help="name or path; its fields are overridden as on unibert's command line")
-    parser.add_argument("--quick", action="store_true", help="the tests' miniature model, two rounds")
+    parser.add_argument("--quick", action="store_true", help="the tests' miniature model, two rounds, fewer files")
     parser.add_argument("--save", action="store_true")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     options, overrides = parser.parse_known_args()
     if "RANK" in os.environ:
         on_these_ranks(options, overrides)
@@ -374,7 +374,9 @@ def on_these_ranks(options: argparse.Namespace, overrides: list[str]) -> None:
     """The measurements for this number of ranks."""
     recipe = load_recipe(options.recipe, overrides)
     ranks = dist.start(threads=recipe.train.threads_per_rank)
-    bench = Bench(recipe, ranks, repeats=2 if options.quick else options.repeats)
+    bench = Bench(recipe, ranks, options.repeats)
+    if options.quick:
+        bench.repeats, bench.files = 2, FILES[::3]
     loop_against_minimal(bench)
     (adversary if ranks.world == 1 else ddp_against_zero)(bench)
     dist.stop()

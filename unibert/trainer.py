@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from unibert.objectives import MicroStep, Objective, Term, Turn
 from unibert.observe import flops
 from unibert.observe.logger import RunLogger
 from unibert.observe.meter import Meter
-from unibert.plan import first_sample, turn_length
+from unibert.plan import accumulation_steps, first_sample, turn_length
 from unibert.runtime import dist, schedules
 from unibert.runtime.checkpoint import Saver
 from unibert.runtime.dist import Ranks
@@ -63,9 +63,7 @@ def train_on(ranks: Ranks, *, recipe: Recipe, resume: str = "auto", began: float
     known = flops.peak_flops(run.device) is not None
     first_step = run.state.step
     with (
-        RunLogger(
-            run.folder, recipe=recipe, rank=ranks.rank, first_step=first_step, device_peak_known=known
-        ) as logger,
+        RunLogger(run.folder, recipe=recipe, rank=ranks.rank, first_step=first_step, device_peak_known=known) as logger,
         StopFlag(run.folder / "STOP", began=began, limit_minutes=recipe.train.time_limit_minutes) as stop,
         Watchdog(60 * recipe.train.stall_minutes, log_file=logger.rank_file) as watchdog,
     ):
@@ -123,8 +121,9 @@ class Trainer:
         """One step: trained on, or passed over, then logged."""
         self.meter.start()
         with self.meter.waiting():
-            micros = self.next_batches(stream)
+            micros = _next_or_error(stream)
         if any(first <= step <= last for first, last in self.skipped_ranges()):
+            self.count(step, micros)
             self.logger.say(f"step {step} is passed over (train.skip_steps)")
             values: dict[str, float] = {}
             self.meter.samples = first_sample(self.recipe, step + 1)
@@ -140,31 +139,17 @@ class Trainer:
         parts = [text.partition(":") for text in self.recipe.train.skip_steps]
         return [(int(first), int(last or first)) for first, _, last in parts]
 
-    def next_batches(self, stream: Iterator[list[Batch]]) -> list[Batch]:
-        """This rank's micro-batches of the next step; when a rank has none, all ranks say why and end.
+    def train_step(self, step: int, read: list[Batch] | Exception) -> dict[str, float]:
+        """One optimizer step of the student: every micro-batch, every player.
 
-        Raises:
-            UnibertError: the same on every rank.
+        Args:
+            step: from 1.
+            read: this rank's micro-batches, or why there are none.
         """
-        micros, failure = [], None
-        try:
-            micros = next(stream)
-        except Exception as error:  # told to the others before it ends this rank
-            failure = error
-        if self.agree(failure is not None)[0]:
-            said = dist.everyone_says(None if failure is None else (type(failure), str(failure)))
-            rank, (kind, words) = next((rank, what) for rank, what in enumerate(said) if what)
-            if failure is not None and not isinstance(failure, UnibertError):
-                raise failure
-            raise (kind if issubclass(kind, UnibertError) else UnibertError)(f"on rank {rank}: {words}") from failure
-        return micros
-
-    def train_step(self, step: int, micros: list[Batch]) -> dict[str, float]:
-        """One optimizer step of the student: every micro-batch, every player."""
         run, student = self.run, self.run.players["student"]
         student.set_rate(self.rate(step))
         weights = {o.name: schedules.weight(o.weight, step=step, steps=self.steps) for o in run.objectives}
-        counts_AO, documents_by_language = self.count(micros)
+        micros, counts_AO, documents_by_language = self.count(step, read)
         divisors = counts_AO.sum(dim=0).clamp(min=1.0).tolist()
         turn_steps = turn_length(self.recipe, accumulation=len(micros))
         self.losses, turn = [], None
@@ -200,16 +185,30 @@ class Trainer:
         """The student's learning rate of a step."""
         return schedules.learning_rate(step, recipe=self.recipe)
 
-    def count(self, micros: list[Batch]) -> tuple[Tensor, Tensor]:
-        """Targets [A, O] of each micro-batch and objective, and documents [L] of each language, over all ranks."""
-        own = torch.tensor([[o.count(batch) for o in self.run.objectives] for batch in micros], dtype=torch.float64)
-        language = torch.cat([batch.language for batch in micros])
-        documents = torch.bincount(language, minlength=len(self.recipe.languages)).double()
-        both = torch.cat([own.flatten(), documents]).to(self.run.device)
+    def count(self, step: int, read: list[Batch] | Exception) -> tuple[list[Batch], Tensor, Tensor]:
+        """What there is to do, by one all-reduce in which the ranks also agree that all of them have their batch.
+
+        Returns:
+            This rank's micro-batches, the targets [A, O] of each micro-step and objective over all ranks, and the
+            documents [L] of each language.
+
+        Raises:
+            UnibertError: the same on every rank, when one has no batch.
+        """
+        failed, micros = isinstance(read, Exception), [] if isinstance(read, Exception) else read
+        objectives, languages = self.run.objectives, len(self.recipe.languages)
+        shape = (accumulation_steps(self.recipe, world=self.run.ranks.world, step=step), len(objectives))
+        own_AO, documents_L = torch.zeros(shape, dtype=torch.float64), torch.zeros(languages, dtype=torch.float64)
+        for row, batch in zip(own_AO, micros, strict=False):
+            row += torch.tensor([objective.count(batch) for objective in objectives])
+            documents_L += torch.bincount(batch.language, minlength=languages)
+        everything = torch.cat([own_AO.flatten(), documents_L, torch.tensor([float(failed)])]).to(self.run.device)
         if self.run.ranks.world > 1:
-            torch.distributed.all_reduce(both)
-        both = both.cpu()
-        return both[: own.numel()].view_as(own), both[own.numel() :]
+            torch.distributed.all_reduce(everything)
+        everything = everything.cpu()
+        if everything[-1]:
+            _fail_together(read if isinstance(read, Exception) else None)
+        return micros, everything[: own_AO.numel()].view(shape), everything[own_AO.numel() : -1]
 
     def forward(self, batch: Batch) -> MicroStep:
         """Student and teacher compute what the objectives need, once."""
@@ -330,6 +329,23 @@ class Trainer:
         if self.recipe.save.export and self.run.ranks.is_first:
             export_run(self.run.folder, step=int(path.name.removeprefix("step_")))
         self.logger.say(f"saved {path}")
+
+
+def _next_or_error(stream: Iterator[list[Batch]]) -> list[Batch] | Exception:
+    """The next step's micro-batches; an error is told to the other ranks before it ends this one."""
+    try:
+        return next(stream)
+    except Exception as error:
+        return error
+
+
+def _fail_together(failure: Exception | None) -> NoReturn:
+    """Raise the first rank's error on every rank."""
+    said = dist.everyone_says(None if failure is None else (type(failure), str(failure)))
+    rank, (kind, words) = next((rank, what) for rank, what in enumerate(said) if what)
+    if failure is not None and not isinstance(failure, UnibertError):
+        raise failure
+    raise (kind if issubclass(kind, UnibertError) else UnibertError)(f"on rank {rank}: {words}") from failure
 
 
 def _flops_per_token(run: Run) -> float:

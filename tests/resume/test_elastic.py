@@ -81,6 +81,16 @@ def test_each_engine_goes_on_as_another_on_another_number_of_ranks(recipe):
     everything(recipe, RING)
 
 
+@pytest.mark.dist
+def test_the_same_engine_goes_on_bit_for_bit_in_half_precision(recipe):
+    engines = [f"zero{stage}-{precision}" for stage in range(4) for precision in ("bf16", "fp16")]
+    first_halves(recipe, world=2, engines=engines)
+    continued(recipe, zip(engines, engines, strict=True), before=2, now=2)
+    for engine in engines:
+        found, expected = rows(recipe, f"{engine}_w2_to_{engine}_w2"), rows(recipe, f"{engine}_w2")
+        assert found == expected[3:], engine
+
+
 @pytest.mark.slow
 @pytest.mark.dist
 def test_every_pair(recipe):
