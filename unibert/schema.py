@@ -342,6 +342,10 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"languages named twice: {', '.join(duplicates)}"
     if not recipe.languages:
         yield "languages is empty"
+    for text in recipe.train.skip_steps:
+        first, _, last = text.partition(":")
+        if last and int(last) < int(first):
+            yield f"train.skip_steps = {text} ends before it begins"
     yield from _ladder_problems(recipe.train)
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from tests.unit.small_data import recipe
-from unibert.errors import MachineError
-from unibert.runtime import schedules
+from unibert.config import load_recipe
+from unibert.errors import ConfigError, MachineError
+from unibert.runtime import dist, schedules
 from unibert.runtime.dist import Ranks, ranks_from_environment
 from unibert.runtime.stop import StopFlag
 from unibert.schema import Ramp
@@ -105,3 +106,18 @@ def test_a_time_limit_counts_from_where_it_is_told(tmp_path):
         with StopFlag(tmp_path / "STOP", began=began, limit_minutes=1.0) as flag:
             assert flag.wanted() is over
             assert ("time_limit_minutes = 1" in str(flag.reason)) is over
+
+
+def test_ranks_that_differ_are_refused_by_name(monkeypatch):
+    same = {"recipe": "a1", "shards": "b2"}
+    monkeypatch.setattr(dist, "everyone_says", lambda facts: [facts, facts, facts])
+    dist.refuse_differences(same)
+    monkeypatch.setattr(dist, "everyone_says", lambda facts: [facts, facts, facts | {"shards": "c3"}])
+    with pytest.raises(MachineError, match="rank 2 has another shards than rank 0"):
+        dist.refuse_differences(same)
+
+
+@pytest.mark.parametrize("text", ["7:3", "x", "3:", "-1"])
+def test_steps_to_skip_that_cannot_be_are_refused(text):
+    with pytest.raises(ConfigError, match="skip_steps"):
+        load_recipe("demo", [f"--train.skip-steps={text}"])
