@@ -191,6 +191,11 @@ def code_of(tag: str) -> str | None:
     return base if is_region or rest == language.script.lower() else None
 
 
+def wikipedia_code(code: str) -> str | None:
+    """The code of a language's Wikipedia; None for traditional Chinese, which zh's has mixed with simplified."""
+    return {"nb": "no", "zh-hant": None}.get(code, code)
+
+
 def by_language(tags: Iterable[str]) -> dict[str, list[str]]:
     """Group the tags a source has by our code, English first, then by code.
 

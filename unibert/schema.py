@@ -11,21 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
+from unibert.source_tables import Demo, Source
+from unibert.table import Fraction, Positive, Table
+
 StepRange = Annotated[str, Field(pattern=r"^\d+(:\d+)?$")]
 
 
 def _comma_separated(value: object) -> object:
     return str(value).split(",") if isinstance(value, str | int) else value
-
-
-class Table(BaseModel):
-    """One TOML table. Field docstrings are the help text of `--table.field`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Data(Table):
@@ -43,6 +38,15 @@ class Data(Table):
     """Parallel messages held out of training, in all their languages, for retrieval."""
     heldout_lines_per_language: Positive = 100
     """Monolingual lines per language held out of training, for the masked cross-entropy and the probe."""
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = (Demo(),)
+    """Where text comes from, a table `[[data.sources]]` each; the demo's packages when there is none."""
+
+    @model_validator(mode="after")
+    def _sources_are_distinct(self) -> Data:
+        names = [getattr(source, "name", source.kind) for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are called {', '.join(twice)}: give each its own `name`")
+        return self
 
 
 class Tokenizer(Table):

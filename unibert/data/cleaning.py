@@ -15,14 +15,13 @@ from typing import Any
 import regex
 
 from unibert import languages
-from unibert.data import fetch
+from unibert.data import corpora, fetch
 from unibert.data.lines import atomic, file_sha256, finished, json_line, read_json, read_rows, say, text_key, write_json
-from unibert.data.sources.base import DENSE_SCRIPTS, minimum_characters
+from unibert.data.sources.base import DENSE_SCRIPTS, MAXIMUM_CHARACTERS, minimum_characters
 from unibert.schema import Recipe
 
 RULES = 2
 """Raised when a rule below changes, so that text cleaned by the old ones is cleaned again."""
-MAXIMUM_CHARACTERS = 2000
 MINIMUM_WORDS = 3
 MINIMUM_LETTERS = 0.75
 """Least share of letters, marks and spaces; 0.6 in dense scripts, where the same punctuation weighs more."""
@@ -142,19 +141,21 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
 
 
 class _Judge:
-    """Decides row by row; remembers the English texts, which come first in every file."""
+    """Decides row by row; remembers the English texts of aligned sources, which come first in their files."""
 
     def __init__(self, folder: Path) -> None:
         self.heldout_ids, self.heldout_keys = heldout_texts(folder)
         self.english: set[str] = set()
 
-    def outcome(self, row: dict[str, str], text: str) -> str:
-        """`kept`, or the reason why the row is dropped."""
+    def outcome(self, row: dict[str, str], text: str, *, aligned: bool) -> str:
+        """`kept`, or the reason why the row is dropped; only an aligned source can have left its English behind."""
         if (reason := reason_to_drop(text, row["language"])) is not None:
             return reason
         key = text_key(text)
         if row["id"] in self.heldout_ids or key in self.heldout_keys:
             return "heldout"
+        if not aligned:
+            return "kept"
         if row["language"] == "en":
             self.english.add(key)
         elif key in self.english:
@@ -170,12 +171,13 @@ def _clean_files(recipe: Recipe, files: dict[str, Path], target: Path) -> dict[s
         out = {code: stack.enter_context(atomic(target / f"{code}.jsonl")) for code in recipe.languages}
         for name, file in files.items():
             say(f"clean: {name}")
+            aligned = not corpora.is_part(name)
             for row in read_rows(file):
                 code = row["language"]
                 if code not in out and code != "en":
                     continue
                 text = clean_text(row["text"])
-                outcome = judge.outcome(row, text)
+                outcome = judge.outcome(row, text, aligned=aligned)
                 if code in out:
                     counts[code][outcome] += 1
                     if outcome == "kept":

@@ -1,8 +1,9 @@
-"""The interface of a source of text: which packages it needs and how their bytes become rows."""
+"""The interfaces of a source of text: packages whose bytes become aligned rows, and corpora that yield documents."""
 
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from unibert.languages import script_of
 
 DENSE_SCRIPTS = frozenset({"Hans", "Hant", "Jpan", "Kore"})
 """Scripts whose letters are syllables or words."""
+
+MAXIMUM_CHARACTERS = 2000
+"""Longest text of a row."""
 
 _TAG = regex.compile(r"<[^>]{1,300}>")
 _SPACE = regex.compile(r"\s+")
@@ -42,6 +46,51 @@ class Source:
     packages: tuple[str, ...]
     licence: str
     rows: Callable[[Sequence[Path]], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a corpus. `id` is its own within source and language; paragraphs are lines of `text`."""
+
+    language: str
+    id: str
+    title: str
+    text: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a corpus is read, and read again, at once: a file as a rule.
+
+    `languages` are those that are wanted; `language` is that of the whole part, None where each record says its own.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    language: str | None
+    languages: tuple[str, ...]
+
+
+class Skips:
+    """Counts what was left out of a part by reason, and remembers where each reason came up first."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def add(self, reason: str, place: str) -> None:
+        """Count one; `place` is `file:line`, a title or an id."""
+        self.counts[reason] += 1
+        self.first.setdefault(reason, place)
+
+    def as_json(self) -> dict[str, dict[str, int | str]]:
+        """For the part's stamp."""
+        return {reason: {"count": self.counts[reason], "first": self.first[reason]} for reason in sorted(self.counts)}
+
+    def __str__(self) -> str:
+        found = sorted(self.counts.items())
+        return "; ".join(f"{count} {reason} (first at {self.first[reason]})" for reason, count in found) or "nothing"
 
 
 def minimum_characters(language: str) -> int:

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from unibert.data.lines import say
 from unibert.data.sources.base import Row
 from unibert.errors import DataError
+from unibert.languages import wikipedia_code
 
 NAME = "wikipedia"
 DATASET = "wikimedia/wikipedia"
 SNAPSHOT = "20231101"
 LICENCE = "CC-BY-SA-4.0"
-
-_EDITION = {"nb": "no"}  # the Norwegian edition is Bokmal
-_NO_EDITION = frozenset({"zh-hant"})  # written in the zh edition, both scripts mixed
 
 
 def rows(languages: Sequence[str], *, per_language: int) -> Iterator[Row]:
@@ -27,10 +25,10 @@ def rows(languages: Sequence[str], *, per_language: int) -> Iterator[Row]:
     except ImportError as error:
         raise DataError("neither apt nor npm is here, and the hub needs the package `datasets`: install it") from error
     for code in languages:
-        if code in _NO_EDITION:
+        if (edition := wikipedia_code(code)) is None:
             say(f"  {NAME}: no edition of its own for {code}, left out")
             continue
-        edition = f"{SNAPSHOT}.{_EDITION.get(code, code)}"
+        edition = f"{SNAPSHOT}.{edition}"
         try:
             articles = load_dataset(DATASET, edition, split="train", streaming=True)
             yield from _paragraphs(articles, code, per_language)
