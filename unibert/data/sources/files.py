@@ -39,7 +39,7 @@ def find(pattern: str) -> list[tuple[Path, str | None]]:
 
 
 def _tag(pattern: str, path: Path) -> str | None:
-    """What stands for `{language}`: of several readings (`zh-hant-1`) the longest that is a language, or the shortest."""
+    """What stands for `{language}`: of two readings (`zh-hant-1`) the longer if it is a language, else the shorter."""
     tags = []
     for group in ("[^/]+", "[^/]+?"):
         first, *others = str(Path(pattern)).split(LANGUAGE)

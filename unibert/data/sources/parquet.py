@@ -19,9 +19,7 @@ def documents(table: Parquet, part: Part, skips: Skips) -> Iterator[Document]:
     """The document of every row; DataError when the file is damaged, cut off or lacks a column."""
     (path,) = part.files
     wanted = records.columns(table)
-    number = 0
-    for record in _rows(table, path, wanted):
-        number += 1
+    for number, record in enumerate(_rows(table, path, wanted), start=1):
         if found := records.document(table, part, record, place=f"{part.name}:{number}", skips=skips):
             yield found
 

@@ -1,0 +1,245 @@
+"""The recipe's own sources: which parts (files, languages) they have, and every part's raw rows.
+
+A part is written to raw/<source>/<part>.jsonl, a row a paragraph, and recorded when it is complete: a run that was cut
+off reads the part again that it was at, and no other. Nothing is held but a part's current document.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from unibert import languages
+from unibert.data.lines import file_sha256, finished, say, write_json, write_rows
+from unibert.data.sources import files, hugging_face, jsonl, parquet, text, wikipedia_dump
+from unibert.data.sources.base import MAXIMUM_CHARACTERS, Document, Part, Skips, minimum_characters
+from unibert.errors import DataError
+from unibert.schema import Recipe
+from unibert.source_tables import Corpus, Datasets, Demo, PlainText, WikipediaDump
+
+FORMAT = 1
+"""Raised when what is written changes, so that old raw files are made again."""
+SECONDS_BETWEEN_LINES = 30.0
+NAMES_SHOWN = 8
+
+READERS: Mapping[str, Callable[[Any, Part, Skips], Iterator[Document]]] = {
+    "wikipedia_dump": wikipedia_dump.documents,
+    "datasets": hugging_face.documents,
+    "parquet": parquet.documents,
+    "jsonl": jsonl.documents,
+    "text": text.documents,
+}
+
+_UNSAFE = regex.compile(r"[^\p{L}\p{N}._-]+")
+_SENTENCE = regex.compile(r".+?(?:[.!?…][\"'”’»)\]]*\s+|[。！？।॥؟۔።]+[」』”’»)\]]*\s*|$)", regex.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One part of one source, with the settings by which its raw file is known again."""
+
+    table: Corpus
+    part: Part
+
+    @property
+    def key(self) -> str:
+        """Name in the manifest, and of the raw file without its ending."""
+        return f"{self.table.name}/{self.part.name}"
+
+    def settings(self) -> dict[str, Any]:
+        """What the raw file depends on; a file is taken to be the same while its size and time are."""
+        stats = [(path, path.stat()) for path in self.part.files]
+        return {
+            "format": FORMAT,
+            "table": self.table.model_dump(mode="json", exclude_none=True),
+            "language": self.part.language,
+            "languages": [] if self.part.language else sorted(self.part.languages),
+            "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+        }
+
+
+def is_part(name: str) -> bool:
+    """Whether a raw file is of a source of the recipe's own (the demo's have no folder)."""
+    return "/" in name
+
+
+def plan(recipe: Recipe) -> tuple[list[Reading], dict[str, str]]:
+    """(every part to read, in the recipe's order; why, by source, others are left out). ConfigError, DataError."""
+    readings: list[Reading] = []
+    left_out: dict[str, str] = {}
+    for table in recipe.data.sources:
+        if isinstance(table, Demo):
+            continue
+        if table.language is not None:
+            languages.check((table.language,))
+        parts, others = (_data_set_parts if isinstance(table, Datasets) else _file_parts)(table, recipe.languages)
+        readings += [Reading(table, part) for part in parts]
+        if others:
+            shown = ", ".join(sorted(others)[:NAMES_SHOWN]) + (", ..." if len(others) > NAMES_SHOWN else "")
+            left_out[table.name] = f"{len(others)} not of the recipe's languages: {shown}"
+    return readings, left_out
+
+
+def _file_parts(table: Corpus, wanted: tuple[str, ...]) -> tuple[list[Part], list[str]]:
+    """(a part for every file in a wanted language, names of the other files)."""
+    assert not isinstance(table, Datasets)
+    found: dict[str | None, list[Path]] = defaultdict(list)
+    others: list[str] = []
+    for path, tag in files.find(table.path):
+        language = _language(table, path, tag)
+        if language is None and not getattr(table, "language_column", ""):
+            others.append(f"{path.name} ({tag})")
+        elif language is not None and language not in wanted:
+            others.append(f"{path.name} ({language})")
+        else:
+            found[language].append(path)
+    if isinstance(table, PlainText) and table.documents == "file":
+        whole = [Part(str(code), tuple(paths), code, wanted) for code, paths in found.items()]
+        return whole, others
+    root = _root(table.path)
+    each = sorted((path, code) for code, paths in found.items() for path in paths)
+    return [Part(_part_name(path, root), (path,), code, wanted) for path, code in each], others
+
+
+def _language(table: Corpus, path: Path, tag: str | None) -> str | None:
+    """Our code of a file's language; None when the table's records say it, or its tag is none of ours."""
+    if table.language is not None:
+        return table.language
+    if tag is None and isinstance(table, WikipediaDump):
+        tag = wikipedia_dump.language_tag(path)
+        if tag is None:
+            raise DataError(
+                f"{path}: the name does not say which Wikipedia this is (dewiki-20240101-...): set `language` in "
+                f"[[data.sources]] {table.name}, or put {{language}} into its path"
+            )
+    return None if tag is None else languages.code_of(tag)
+
+
+def _data_set_parts(table: Corpus, wanted: tuple[str, ...]) -> tuple[list[Part], list[str]]:
+    """(a part for every language, or one where the records say theirs; languages that the data set cannot have)."""
+    assert isinstance(table, Datasets)
+    if table.language_column:
+        codes: Sequence[str | None] = (None,)
+    else:
+        codes = wanted if table.language is None else [code for code in wanted if code == table.language]
+    parts: list[Part] = []
+    for code in codes:
+        names = (table.dataset, table.configuration, table.split)
+        filled = [hugging_face.filled(name, code) for name in names]
+        if all(name is None or value is not None for name, value in zip(names, filled, strict=True)):
+            folder = Path(filled[0] or "")
+            local = tuple(sorted(path for path in folder.rglob("*") if path.is_file())) if folder.is_dir() else ()
+            parts.append(Part(code or "all", local, code, wanted))
+    got = {part.language for part in parts}
+    return parts, [code for code in codes if code and code not in got]
+
+
+def _root(pattern: str) -> Path:
+    """The folder above the first part of a pattern that is not literal."""
+    literal: list[str] = []
+    for piece in Path(pattern).parts:
+        if any(mark in piece for mark in "*?[{"):
+            break
+        literal.append(piece)
+    root = Path(*literal)
+    return root.parent if root.is_file() else root
+
+
+def _part_name(path: Path, root: Path) -> str:
+    """The file's name and a hash of its place below the pattern's folder, so that two files are two parts."""
+    place = path.relative_to(root) if path.is_relative_to(root) else path
+    return f"{_UNSAFE.sub('_', path.name)[:60]}-{blake2b(str(place).encode(), digest_size=4).hexdigest()}"
+
+
+def read(reading: Reading, raw: Path, *, force: bool) -> dict[str, Any]:
+    """Make a part's raw file unless it is there already; returns its stamp. DataError naming the file and the place."""
+    settings, stamp_path = reading.settings(), raw / f"{reading.key}.stamp.json"
+    path = stamp_path.with_name(f"{reading.part.name}.jsonl")
+    done = None if force else finished(stamp_path, settings)
+    if done and path.exists() and file_sha256(path) == done["stamp"]["sha256"]:
+        say(f"  {reading.key}: already read, {done['stamp']['rows']} rows")
+        return done["stamp"]
+    stamp_path.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink()  # by a process that was killed
+    started = time.monotonic()
+    skips, counts = Skips(), Counter[str]()
+    total = write_rows(path, _rows(reading, skips, counts))
+    stamp = {
+        "kind": reading.table.kind,
+        "licence": reading.table.licence,
+        "rows": total,
+        "sha256": file_sha256(path),
+        "languages": dict(sorted(counts.items())),
+        "skipped": skips.as_json(),
+    }
+    write_json(stamp_path, {"settings": settings, "stamp": stamp})
+    say(f"  {reading.key}: {total} rows, skipped {skips}, {time.monotonic() - started:.0f} s")
+    return stamp
+
+
+def check_sources(readings: Sequence[Reading], stamps: Mapping[str, dict[str, Any]]) -> None:
+    """DataError for a source that has parts but gave no row at all, with what was skipped in it."""
+    for name in dict.fromkeys(reading.table.name for reading in readings):
+        mine = {reading.key: stamps[reading.key] for reading in readings if reading.table.name == name}
+        if not any(stamp["rows"] for stamp in mine.values()):
+            skipped = {key: stamp["skipped"] for key, stamp in mine.items() if stamp["skipped"]}
+            raise DataError(f"source {name}: no text in {', '.join(list(mine)[:NAMES_SHOWN])}; skipped: {skipped}")
+
+
+def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict[str, str]]:
+    """A row for every paragraph of every document that is not too short."""
+    name, said = reading.table.name, time.monotonic()
+    for document in READERS[reading.table.kind](reading.table, reading.part, skips):
+        shortest = minimum_characters(document.language)
+        long_enough = (piece for piece in paragraphs(document.text) if len(piece) >= shortest)
+        for number, piece in enumerate(long_enough):
+            counts[document.language] += 1
+            yield {
+                "id": f"{name}:{document.language}:{document.id}.{number}",
+                "language": document.language,
+                "title": document.title,
+                "text": piece,
+                "source": name,
+                "licence": document.licence,
+            }
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            say(f"  {reading.key}: {counts.total()} rows so far")
+
+
+def paragraphs(document: str) -> Iterator[str]:
+    """The lines of a document in NFC; one longer than MAXIMUM_CHARACTERS in pieces that end with a sentence or word."""
+    for line in document.splitlines():
+        line = " ".join(unicodedata.normalize("NFC", line).split())
+        if len(line) <= MAXIMUM_CHARACTERS:
+            if line:
+                yield line
+        else:
+            yield from _cut(line)
+
+
+def _cut(line: str) -> Iterator[str]:
+    """Pieces of at most MAXIMUM_CHARACTERS: whole sentences, or words where a sentence is longer."""
+    piece = ""
+    for match in _SENTENCE.finditer(line):
+        sentence = match[0]
+        if piece and len(piece) + len(sentence) > MAXIMUM_CHARACTERS:
+            yield piece.strip()
+            piece = ""
+        at = 0
+        while len(sentence) - at > MAXIMUM_CHARACTERS:
+            end = sentence.rfind(" ", at + 1, at + MAXIMUM_CHARACTERS) + 1 or at + MAXIMUM_CHARACTERS
+            yield sentence[at:end].strip()
+            at = end
+        piece += sentence[at:]
+    if piece.strip():
+        yield piece.strip()
