@@ -13,7 +13,7 @@ import tyro
 
 from unibert import errors
 from unibert.cli import COMMANDS
-from unibert.config import field_help
+from unibert.config import field_help, source_help
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -72,6 +72,14 @@ def keys() -> str:
     return "\n".join(rows)
 
 
+def sources() -> str:
+    rows = ["| kind | key | default | meaning |", "|---|---|---|---|"]
+    for kind, key, default, text in source_help():
+        shown = {"": "required", "None": "absent"}.get(default, f"`{default}`")
+        rows.append(f"| `{kind}` | `{key}` | {shown} | {one_line(text)} |")
+    return "\n".join(rows)
+
+
 def tags() -> str:
     from unibert.observe import tags
 
@@ -83,7 +91,7 @@ def one_line(text: str | None) -> str:
     return re.sub(r"\s+", " ", text or "").strip().replace("|", "\\|")
 
 
-SECTIONS = {"commands": commands, "exit-codes": exit_codes, "keys": keys, "tags": tags}
+SECTIONS = {"commands": commands, "exit-codes": exit_codes, "keys": keys, "sources": sources, "tags": tags}
 
 
 if __name__ == "__main__":

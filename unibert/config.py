@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 
 from unibert.errors import ConfigError
 from unibert.schema import Masking, Objectives, Ramp, Recipe, Rung, Table
+from unibert.source_tables import Corpus, Demo
 
-__all__ = ["Masking", "Objectives", "Ramp", "Recipe", "Table", "field_help", "load_recipe", "to_toml"]
+__all__ = ["Masking", "Objectives", "Ramp", "Recipe", "Table", "field_help", "load_recipe", "source_help", "to_toml"]
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -177,11 +178,19 @@ def field_help() -> Iterator[tuple[str, str, str]]:
     yield from _field_help(Recipe, prefix="")
 
 
+def source_help() -> Iterator[tuple[str, str, str, str]]:
+    """(kind, key, default, help) of every field of a `[[data.sources]]` table; the key `kind` tells of the kind."""
+    for table in (Demo, *get_args(Corpus)):
+        kind = table.model_fields["kind"].default
+        for key, default, text in _field_help(table, prefix=""):
+            yield kind, key, default, (table.__doc__ or "").strip() if key == "kind" else text
+
+
 def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in table.model_fields.items():
         inner = _tables_in(field.annotation)
         if inner and inner[0] not in (Ramp, Rung):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
-            default = "" if field.is_required() else str(field.default)
+            default = "" if field.is_required() else "demo" if field.default == (Demo(),) else str(field.default)
             yield f"{prefix}{name}", default, field.description or ""

@@ -146,7 +146,7 @@ def article(code: str, number: int) -> tuple[str, list[str]]:
 ! head
 |}}
 }}}}
-<!-- a comment with [[brackets and {{{{braces -->{first}<ref name="a">A [[book]] {{{{cite|title=x}}}}.</ref><ref name="b" />
+<!-- a comment with [[brackets and {{{{braces -->{first}<ref name="a">A [[book]] {{{{cite|t=x}}}}.</ref><ref name="b" />
 [[{edition.file}:Town.jpg|thumb|A caption with a [[link|nested link]] and ''marks''.]]
 {{| class="wikitable"
 |-

@@ -92,7 +92,7 @@ def lines(path: Path, skips: Skips) -> Iterator[tuple[int, str]]:
             if len(raw) > LONGEST_LINE:
                 skips.add("line too long", f"{path}:{number}")
                 while raw and not raw.endswith(b"\n"):
-                    raw = stream.readline(LONGEST_LINE)
+                    raw = stream.readline(2**16)
             elif b"\0" in raw:
                 skips.add("line with NUL bytes", f"{path}:{number}")
             elif (text := _decoded(raw)) is None:
