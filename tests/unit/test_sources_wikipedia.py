@@ -64,6 +64,9 @@ def test_a_dump_that_was_cut_off_anywhere_is_an_error_with_its_name(tmp_path: Pa
     path.write_bytes(bz2.compress(b"<html></html>"))
     with pytest.raises(DataError, match="no dump of a wiki"):
         read(path, "en")
+    path.write_bytes(bz2.compress(text.encode("utf-16")))
+    with pytest.raises(DataError, match="is UTF-16"):
+        read(path, "en")
     path.write_bytes(b"")
     with pytest.raises(DataError, match="damaged or cut off"):
         read(path, "en")
@@ -117,7 +120,8 @@ def test_the_name_of_a_dump_says_its_language(name: str, tag: str | None) -> Non
         ("[[Bild:alt.jpg|mini]]ohne Namensraum", "ohne Namensraum"),
         ("[[fr:Ville]] here [[wikt:word|a word]]", "here a word"),
         ("[[Star Trek: Deep Space Nine]]", "Star Trek: Deep Space Nine"),
-        ("Wien ({{IPA|x}}; {{lang|y}}, [[a]]) ist", "Wien (a) ist"),
+        ("Wien ({{IPA|x}}; {{audio|y}}, [[a]]) ist", "Wien (a) ist"),
+        ("from {{lang|el|[[αρχή]]}} or {{nowrap|10 km}} {{convert|6|mi}}", "from αρχή or 10 km"),
         ("Wien ({{IPA|x}}) ist", "Wien ist"),
         ("{{a|{{b|{{c}}}}|[[d]]}}rest", "rest"),
         ("5 &lt; 6 &amp; 7&nbsp;m<br/>next <small>x</small>", "5 < 6 & 7 m next x"),

@@ -21,7 +21,6 @@ LONGEST_LINE = 8 * 2**20
 """Bytes of the longest line that is read; what is longer is skipped and counted."""
 
 _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -76,6 +75,12 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path}: damaged or cut off ({error}); get it again") from error
 
 
+def refuse_utf16(path: Path, head: bytes) -> None:
+    """DataError naming the file when its first bytes are UTF-16's mark."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: is UTF-16; make it UTF-8 (iconv -f UTF-16 -t UTF-8)")
+
+
 def lines(path: Path, skips: Skips) -> Iterator[tuple[int, str]]:
     """(number from 1, text without its end) of every line that is valid UTF-8 without NUL and not too long.
 
@@ -86,8 +91,7 @@ def lines(path: Path, skips: Skips) -> Iterator[tuple[int, str]]:
         while raw := stream.readline(LONGEST_LINE + 1):
             number += 1
             if number == 1:
-                if raw.startswith(_UTF16):
-                    raise DataError(f"{path}: is UTF-16; make it UTF-8 (iconv -f UTF-16 -t UTF-8)")
+                refuse_utf16(path, raw)
                 raw = raw.removeprefix(_BOM)
             if len(raw) > LONGEST_LINE:
                 skips.add("line too long", f"{path}:{number}")

@@ -104,6 +104,8 @@ def _pages(path: Path, stream: IO[bytes], reader: _Reader, skips: Skips) -> Iter
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     try:
         while block := stream.read(_BLOCK):
+            if parser.CurrentByteIndex < 0:
+                files.refuse_utf16(path, block)
             parser.Parse(_allowed(decoder.decode(block), f"{path}: line {parser.CurrentLineNumber}", skips).encode())
             yield from reader.pages
             reader.pages.clear()

@@ -1,8 +1,8 @@
 """Wiki markup to text, in time linear in the page: what a reader sees of the prose, a paragraph a line.
 
 Dropped: comments, references, formulas, galleries and their like, templates, tables, links to files, categories and
-other languages, headings (a break), sections that are references, links or lists. Links become their text. What a
-template would have said (a number with its unit, a name in another script) is lost with it.
+other languages, headings (a break), sections that are references, links or lists. Links become their text, and so do
+{{lang|...}} and {{nowrap|...}}; what any other template would have said (a number with its unit) is lost with it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _MARKS = str.maketrans("", "", "[]{}|<>=*#'")
 _TOKEN = re.compile(r"\{\{|\}\}|\[\[|\]\](?!\](?!\]))|^[ \t:*#]*\{\||^[ \t]*\|\}(?!\})", re.MULTILINE)
 _CLOSES = {"}}": "{{", "]]": "[[", "|}": "{|"}
 
+_MARKS_TEXT = re.compile(r"(?:lang\|[a-z-]{2,12}|lang-[a-z-]{2,12}|nowrap|nobr)\|([^|={}\n]+)", re.IGNORECASE)
 _MEDIA = re.compile(
     r"\.(?:jpe?g|png|svg|gif|tiff?|webp|xcf|djvu|pdf|og[gav]|opus|web[mp]|mp[34]|wav|mid|flac|stl)\s*$", re.I
 )
@@ -103,10 +104,17 @@ def _without_calls(text: str, hidden: Collection[str]) -> str:
                 count[kind] -= 1
                 kind, start = frames.pop()
             count[kind] -= 1
-            seen = _link("".join(out[start + 1 :]), hidden) if kind == "[[" else ""
+            inside = "".join(out[start + 1 :]) if kind != "{|" else ""
+            seen = _link(inside, hidden) if kind == "[[" else _call(inside)
             del out[start:]
             out.append(seen)
     return "".join(out) + text[at:]
+
+
+def _call(content: str) -> str:
+    """What a reader sees of a template: the text of those that only mark text; the others are not known here."""
+    match = _MARKS_TEXT.match(content)
+    return match[1] if match else ""
 
 
 def _link(content: str, hidden: Collection[str]) -> str:
