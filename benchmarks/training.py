@@ -58,6 +58,8 @@ class Bench:
     ranks: Ranks
     repeats: int
     files: tuple[str, ...] = FILES
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Of the machine before it began: other work, where it is much above 0."""
     rows: list[list[str]] = field(default_factory=list)
 
     def row(self, what: str, against: str, unit: str, figures: tuple[float, float | None], *, repeats: int) -> None:
@@ -80,7 +82,7 @@ class Bench:
             torch.cuda.get_device_name() if device.type == "cuda" else f"CPU {torch.backends.cpu.get_cpu_capability()}"
         )
         fast = "bf16 where auto" if bf16_is_faster(device) else "fp32"
-        return shape, f"{name}, {torch.get_num_threads()} thread(s) a rank, {fast}"
+        return shape, f"{name}, {torch.get_num_threads()} thread(s) a rank, {fast}, load before {self.load:.1f}"
 
     def write(self, arguments: str) -> None:
         """Append the rows to results.csv."""

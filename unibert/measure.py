@@ -154,6 +154,8 @@ def advice(rows: Sequence[Measured], *, room: float) -> str:
     skipped = [row.file for row in missing if FILES.index(row.file) < FILES.index(best.file)]
     if skipped:
         why += f", and {' and '.join(skipped)} would not leave room"
+    if min(row.steps for row in known) < LEAST_STEPS_WANTED:
+        why += " (of so few steps this is a hint only)"
     return f"take --engines.student {best.file}: {why}; {best.peak_gib:.2f} of {room / ROOM:.1f} GiB of a rank are used"
 
 
@@ -196,13 +198,13 @@ def _one(file: str, *, recipe: Recipe, ranks: Ranks, until: float, room: float, 
 def _time_steps(trainer: Trainer, *, until: float, size: int | None) -> Measured:
     """Warm-up in the shortest steps there are, then steps of `size` micro-batches, or of as many as the time allows."""
     turns = _turns(trainer.recipe)
-    speeds, peak, took = [], 0.0, 0.0
+    speeds, peak, took, late = [], 0.0, 0.0, False
     for step in count(1):
         micros = trainer.run.stream.step(step - 1)
-        warm = step > WARM_UP_STEPS
+        warm = step > WARM_UP_STEPS or late
         if warm and size is None:
-            left = min(dist.everyone_says((until - time.monotonic()) / LEAST_STEPS_WANTED))
-            size = max(turns, min(len(micros), math.floor(left / took) * turns))
+            fitting = min(dist.everyone_says((until - time.monotonic()) / took / LEAST_STEPS_WANTED))
+            size = max(turns, min(len(micros), math.floor(fitting) * turns))
         trainer.meter.start()
         began = time.monotonic()
         values = trainer.train_step(step, micros[: size if warm else turns])
@@ -210,7 +212,8 @@ def _time_steps(trainer: Trainer, *, until: float, size: int | None) -> Measured
         peak = values["memory/peak_gib"]
         if warm:
             speeds.append(values["speed/tokens_per_second"])
-        late, stopping = trainer.agree(time.monotonic() + took > until, trainer.stop.wanted())
+        wanted = 1 if warm else LEAST_STEPS_WANTED
+        late, stopping = trainer.agree(time.monotonic() + wanted * took > until, trainer.stop.wanted())
         if stopping:
             raise Stopped(f"stopped by {trainer.stop.reason or 'another rank'} while measuring; nothing is kept")
         if speeds and (late or len(speeds) == MOST_STEPS):

@@ -1,6 +1,7 @@
 """The textbook loop that players_table.py compares with: plain PyTorch in float64, one process, whole batches.
 
-It shares weights at the start, model classes and batches with the trainer, and nothing else: no engine, no
+With another dtype the student's forward and backward are in that, its weights still in float64: what the precision
+alone does. It shares weights at the start, model classes and batches with the trainer, and nothing else: no engine, no
 accumulation, no objective, no optimizer of unibert.
 
 Legend: D documents, H hidden size, P parameters of a list.
@@ -88,33 +89,44 @@ class Trained(NamedTuple):
     """Of the last gradient, before clipping."""
 
 
-def train(recipe: Recipe, *, pieces: Callable[[int], Sequence[Batch]], steps: int) -> Trained:
+def train(
+    recipe: Recipe, *, pieces: Callable[[int], Sequence[Batch]], steps: int, dtype: torch.dtype = torch.float64
+) -> Trained:
     """Train student and discriminator.
 
     Args:
         recipe: what to do; batch sizes are not read.
         pieces: the global batch of a step (from 1), cut where the discriminator has its turns.
         steps: how many.
+        dtype: of the student's forward and backward.
     """
-    run = _Loop(recipe)
+    run = _Loop(recipe, dtype)
     one_pass = recipe.objectives.language_confusion.form == "reversal"
     for step in range(1, steps + 1):
+        run.round_weights()
         (run.step_by_reversal if one_pass else run.step_in_turns)(step, pieces(step))
     modules = {"student": run.student, "discriminator": run.guesser}
     return Trained({name: dict(module.named_parameters()) for name, module in modules.items()}, run.norms)
 
 
 class _Loop:
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, dtype: torch.dtype) -> None:
         self.recipe = recipe
         self.student = build_student(recipe).double()
+        self.rounded = copy.deepcopy(self.student).to(dtype)  # what computes
         self.guesser = build_discriminator(recipe, feature_size=self.student.hidden_size).double()
         self.teacher = copy.deepcopy(load_teacher(recipe, device=torch.device("cpu")).encoder).double()
         self.weights, self.guess_weights = list(self.student.parameters()), list(self.guesser.parameters())
+        self.rounded_weights = list(self.rounded.parameters())
         own = PlainLamb if recipe.optimizer.name == "lamb" else PlainAdamW
         self.optimizer = own(self.weights, recipe)
         self.guess_optimizer = PlainAdamW(self.guess_weights, recipe, recipe.discriminator.learning_rate)
         self.norms: dict[str, float] = {}
+
+    @torch.no_grad()
+    def round_weights(self) -> None:
+        for rounded, weight in zip(self.rounded_weights, self.weights, strict=True):
+            rounded.copy_(weight)
 
     def step_by_reversal(self, step: int, pieces: Sequence[Batch]) -> None:
         """One pass: the sum of all losses goes back once, through the reversal layer; both move."""
@@ -122,7 +134,7 @@ class _Loop:
         loss, features_DH = self.supervised(batch, targets=batch.targets, tokens=batch.tokens)
         logits = self.guesser(Reversed.apply(features_DH, self.confusion_weight(step)))
         loss = loss + F.cross_entropy(logits, batch.language, reduction="sum") / batch.documents
-        self.move(torch.autograd.grad(loss, self.weights + self.guess_weights), step=step)
+        self.move(torch.autograd.grad(loss, self.rounded_weights + self.guess_weights), step=step)
 
     def step_in_turns(self, step: int, pieces: Sequence[Batch]) -> None:
         """Piece by piece the student's gradient is added up, and the discriminator makes its k moves."""
@@ -133,7 +145,7 @@ class _Loop:
             p = F.softmax(self.guesser(features_DH), dim=-1)
             confusion = (p * (p * p.shape[-1]).log()).sum()  # KL(p || uniform)
             loss = loss + self.confusion_weight(step) * confusion / documents
-            total = [a + b for a, b in zip(total, torch.autograd.grad(loss, self.weights), strict=True)]
+            total = [a + b for a, b in zip(total, torch.autograd.grad(loss, self.rounded_weights), strict=True)]
             for _ in range(self.recipe.discriminator.moves):
                 guess = F.cross_entropy(self.guesser(features_DH.detach()), batch.language)
                 self.move_guesser(torch.autograd.grad(guess, self.guess_weights))
@@ -144,7 +156,8 @@ class _Loop:
         mask = batch.attention_mask()
         with torch.no_grad():
             hidden_t, logits_t = self.teacher(batch.input_ids, batch.position_ids, mask, batch.target_positions)
-        hidden, logits = self.student(batch.input_ids, batch.position_ids, mask, batch.target_positions)
+        answers = self.rounded(batch.input_ids, batch.position_ids, mask, batch.target_positions)
+        hidden, logits = (answer.double() for answer in answers)
         kl = F.kl_div(F.log_softmax(logits / 2, -1), F.softmax(logits_t / 2, -1), reduction="sum") * 4
         loss = F.cross_entropy(logits, batch.target_ids, reduction="sum") / targets + 0.5 * kl / targets
         loss = loss + ((hidden - hidden_t)[batch.document >= 0] ** 2).mean(-1).sum() / tokens
@@ -174,5 +187,5 @@ class _Loop:
 
 def _clip(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], *, norm: float) -> float:
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        parameter.grad = gradient.to(parameter.dtype)
     return float(torch.nn.utils.clip_grad_norm_(parameters, norm))

@@ -134,6 +134,7 @@ def measured(**peaks):
         (measured(zero0=(100, 4), zero1=(110, 3), zero2=(112, 3)), r"student zero1: zero2 is only 1\.8 % faster"),
         (measured(zero0=(100, 9.5), zero1=(90, 3)), "student zero1: .*zero0 would not leave room; 3.00 of 10.0 GiB"),
         ([Measured("zero0", why_not="big"), *measured(zero1=(90, 3))], "student zero1: .*zero0 would not leave room"),
+        ([Measured("zero0", 90, 3, 1, 4)], r"student zero0: nothing is faster \(of so few steps this is a hint only\)"),
         (measured(zero0=(100, 9.5), zero1=(90, 9.1)), "none leaves room in 9.0 GiB: take a smaller"),
     ],
 )
@@ -179,6 +180,22 @@ def test_world_must_be_the_ranks_it_runs_on(folder):
     words = [sys.executable, "-m", "unibert", "plan", str(folder / "tiny.toml"), "--measure", "--world", "4"]
     done = subprocess.run(words, env=environment(), cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "--measure on 1 rank(s) cannot stand for --world 4" in done.stderr
+
+
+# --- benchmarks/training.py -------------------------------------------------------------------------------------------
+
+
+def test_benchmark_of_the_loop_runs(tmp_path):
+    words = [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--quick"]
+    done = subprocess.run(
+        words, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    loop = ["our loop, MLM alone", "counting targets and agreeing", "the meter's sums"]
+    saving = ["a save in the background", "a save in the foreground", "resuming", "a checkpoint"]
+    files = [f"our loop, {file}" for file in ("zero0", "zero3") for _ in ("speed", "memory")]
+    assert said == [*loop, *saving, "with the adversary", *loop, *files]
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class Chaos:
             said = (self.folder / f"{attempt.record}.txt").read_text()
             assert process.poll() is None, f"{attempt} left with {process.returncode}:\n{said[-4000:]}"
             assert time.monotonic() < deadline, f"{attempt} waited in vain:\n{said[-4000:]}"
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     def last_step(self, attempt: Attempt) -> int:
         return max((line["step"] for line in self.lines(attempt.record, rank=0)), default=0)

@@ -258,7 +258,8 @@ def test_bytes_by_stage_and_precision(tmp_path, tree, weights, gradients, optimi
 def test_offloaded_optimizer_is_on_the_host(tmp_path):
     tree = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
     student = make_plan(small(tmp_path), world=1, student_engine=tree).engines[0]
-    assert student.host_bytes == student.optimizer_bytes > 0
+    # Optimizer and gradients; tests/dist/test_measure.py holds the figures against a real engine.
+    assert 16 * student.moving < student.optimizer_bytes < student.host_bytes < student.total_bytes
 
 
 def test_every_player_is_counted(tmp_path):

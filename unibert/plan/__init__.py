@@ -126,11 +126,12 @@ class Plan:
         return ["", "ladder of batches, the rate by the square root", *_columns([head, *rows])]
 
     def _engine_lines(self) -> list[str]:
-        head = ("player", "parameters", "moving", "ZeRO", "precision", "weights", "gradients", "optimizer", "total")
+        words = "player parameters moving ZeRO precision weights gradients optimizer total"
+        head = (*words.split(), "on host")
         rows = [
             (engine.name, f"{engine.parameters:,}", f"{engine.moving:,}", str(engine.zero_stage or 0))
             + (engine.precision, *(f"{size / GIB:.3f}" for size in (engine.weights_bytes, engine.gradients_bytes)))
-            + (f"{engine.optimizer_bytes / GIB:.3f}", f"{engine.total_bytes / GIB:.3f}")
+            + tuple(f"{size / GIB:.3f}" for size in (engine.optimizer_bytes, engine.total_bytes, engine.host_bytes))
             for engine in self.engines
         ]
         total = sum(engine.total_bytes for engine in self.engines) / GIB

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import subprocess
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -121,6 +122,8 @@ def start(*, threads: int | None = None, timeout_minutes: float = 30.0) -> Ranks
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
+    # DeepSpeed's calls, which torch would report at every step.
+    warnings.filterwarnings("ignore", ".*(all_gather_into_tensor|reduce_scatter_tensor).*", FutureWarning)
     accelerator: Any = get_accelerator()
     if accelerator.device_name() == "cpu":
         # Only tensor-parallel inference uses this operator; building it costs a compiler and a minute.

@@ -133,13 +133,22 @@ class Player:
         except Exception as error:  # DeepSpeed raises a bare Exception here
             if "loss scale" not in str(error):
                 raise
-            raise NumericsError(f"the {self.name}'s gradient overflows fp16 at every loss scale: {error}") from error
+            raise self._hopeless() from error
         if self.skipped > before and self.engine.fp16_enabled():
+            scaling = getattr(self.engine.optimizer, "loss_scale_config", None)
+            if scaling is not None and scaling.dynamic_loss_scale and scale <= scaling.min_loss_scale:
+                raise self._hopeless()  # ZeRO-0 would skip for ever
             self.grad_norm = None
             return
         norm = norm if plain else self.engine.get_global_grad_norm()
         assert norm is not None, "every wrapped optimizer keeps its norm"
         self.grad_norm = float(norm) / scale
+
+    def _hopeless(self) -> NumericsError:
+        return NumericsError(
+            f"the {self.name}'s gradient overflows fp16 at the least loss scale too: train in bf16 or fp32, or lower "
+            "the learning rate"
+        )
 
     def _scale_left_out(self) -> float:
         """What the loss has to be multiplied by here: fp16's loss scale in ZeRO-0, else 1.
