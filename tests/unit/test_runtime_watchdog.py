@@ -44,7 +44,7 @@ sum_over_ranks()
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", code, *map(str, arguments)]
+    words = [sys.executable, "-u", "-c", code, *map(str, arguments)]
     return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
