@@ -102,7 +102,6 @@ def ours(trainer: Trainer) -> Callable[[list[Batch]], None]:
 
     def step(micros: list[Batch]) -> None:
         trainer.meter.start()
-        trainer.agree(False)  # every rank has its batch
         trainer.train_step(next(steps), micros)
         trainer.agree(False, False)  # nobody stops, nobody writes
 
