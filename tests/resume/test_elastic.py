@@ -89,6 +89,11 @@ def test_the_same_engine_goes_on_bit_for_bit_in_half_precision(recipe):
     for engine in engines:
         found, expected = rows(recipe, f"{engine}_w2_to_{engine}_w2"), rows(recipe, f"{engine}_w2")
         assert found == expected[3:], engine
+    crossing = [("zero1-bf16", "zero2-fp16"), ("zero0-bf16", "zero0-fp16")]
+    continued(recipe, crossing, before=2, now=2)
+    for a, b in crossing:  # fp16 begins with its own scale, not with the 1 of another precision
+        found = metrics(recipe.parent / "runs" / f"{a}_w2_to_{b}_w2")
+        assert [row["optim/loss_scale/student"] for row in found] == [2.0**12] * 3
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def snapshot(engine: Any, *, rank: int) -> Snapshot:
         "moving": sorted(name for shard in shards_of(engine) for name in shard.names),
         "moments": sorted(kinds),
         "optimizer_steps": steps,
-        "loss_scale": {field: value for field, value in vars(_scaler(engine)).items() if field in SCALER_FIELDS},
+        "loss_scale": {name: value for name, value in vars(_scaler(engine)).items() if name in SCALER_FIELDS},
         "counters": {name: int(getattr(engine, name)) for name in COUNTERS},
     }
     return Snapshot(tensors, facts)
@@ -252,10 +252,15 @@ def _step_like(optimizer: torch.optim.Optimizer, steps: int, flat: Tensor) -> An
 
 
 def _scaler(engine: Any) -> Any:
-    """DeepSpeed's loss scale, wherever its wrapper keeps it; an empty object without one."""
+    """fp16's loss scale, wherever DeepSpeed's wrapper keeps it; an empty object in other precisions.
+
+    Those have a scale of 1 there, which an fp16 run that goes on from them must not inherit, nor they an fp16 one's.
+    """
+    if not engine.fp16_enabled():
+        return _NoScaler()
     wrapper = engine.optimizer
-    return getattr(wrapper, "loss_scale_config", None) or getattr(wrapper, "loss_scaler", None) or _NoScaler()
+    return getattr(wrapper, "loss_scale_config", None) or wrapper.loss_scaler
 
 
 class _NoScaler:
-    """A plain optimizer scales nothing."""
+    """Nothing is scaled."""
