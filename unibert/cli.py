@@ -36,7 +36,11 @@ class Doctor:
 
 @dataclass(frozen=True)
 class DataCommand:
-    """Prepare text: fetch, parallel, clean, dedup and tokenize in this order, or inspect the result."""
+    """Prepare text: fetch, parallel, clean, dedup and tokenize in this order, or inspect the result.
+
+    Each stage is shared out to processes; under mpirun to the ranks, in a SLURM array to its members. A stage that was
+    cut off goes on where it was, and the result is the same bytes however many did the work.
+    """
 
     stage: Annotated[Literal["fetch", "parallel", "clean", "dedup", "tokenize", "inspect"], tyro.conf.Positional]
     """What to do."""
@@ -44,6 +48,8 @@ class DataCommand:
     """A recipe's name, or the path of a TOML file."""
     force: bool = False
     """Do it again although it is finished."""
+    workers: int | None = None
+    """Processes; as many as there are cores when absent."""
 
     def run(self, overrides: Sequence[str]) -> None:
         recipe = load_recipe(self.recipe, overrides)
@@ -55,7 +61,11 @@ class DataCommand:
         from importlib import import_module
 
         module = {"clean": "cleaning", "tokenize": "tokenizing"}.get(self.stage, self.stage)
-        import_module(f"unibert.data.{module}").run(recipe, force=self.force)
+        from unibert.data.work import crew
+
+        with crew(self.workers) as those:
+            if those is not None:  # a rank that serves the first one is done when that is
+                import_module(f"unibert.data.{module}").run(recipe, force=self.force, crew=those)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,32 @@
 """Clean the raw text: one form of Unicode, no markup, only rows that are text in the language's own script.
 
-raw/<source>.jsonl -> cleaned/<language>.jsonl. Every dropped row is counted under its reason. Rows of the held-out
-parallel part (by key and by text, in every source and language) go no further than here.
+Each file of raw/ becomes a unit of cleaned/ (units.py). Every dropped row is counted under its reason, with samples in
+cleaned/dropped.jsonl. Rows of the held-out parallel part (by key and by text, in every source and language) go no
+further than here.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
 import regex
 
 from unibert import languages
-from unibert.data import corpora, fetch
-from unibert.data.lines import atomic, file_sha256, finished, json_line, read_json, read_rows, say, text_key, write_json
+from unibert.data import corpora, fetch, samples, units
+from unibert.data.lines import file_sha256, read_json, read_rows, say, text_key, write_json, write_rows
 from unibert.data.sources.base import DENSE_SCRIPTS, MAXIMUM_CHARACTERS, minimum_characters
+from unibert.data.work import ALONE, Crew, Done, Task, perform
 from unibert.schema import Recipe
 
+HELDOUT = "heldout"
+"""Name of the unit with the held-out parallel texts."""
 RULES = 2
 """Raised when a rule below changes, so that text cleaned by the old ones is cleaned again."""
 MINIMUM_WORDS = 3
@@ -112,74 +119,137 @@ def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(report["ids"]), frozenset(map(text_key, texts))
 
 
-def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
-    """Clean every raw file into cleaned/<language>.jsonl; returns the report. DataError without the stages before."""
+def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
+    """Clean every raw file into a unit of cleaned/; returns the report. DataError without the stages before."""
     languages.check(recipe.languages)
-    folder = recipe.data.folder
-    target = folder / "cleaned"
-    files = fetch.raw_files(recipe)
+    folder, target = recipe.data.folder, recipe.data.folder / "cleaned"
     settings = {
         "rules": RULES,
         "languages": sorted(recipe.languages),
-        "raw": file_sha256(folder / "raw" / "manifest.json"),
         "heldout": file_sha256(folder / "heldout" / "parallel.jsonl"),
     }
-    if not force and (report := finished(target / "report.json", settings)) is not None:
-        say(f"clean: already done, {report['rows']} rows in {target}")
-        return report
-    (target / "report.json").unlink(missing_ok=True)
-    counts = _clean_files(recipe, files, target)
+    sources = {**fetch.raw_files(recipe), HELDOUT: [folder / "heldout" / "parallel.jsonl"]}
+    tasks = list(_tasks(recipe, sources, settings))
+    done = perform(_clean, tasks, folder=target, crew=crew, what="clean", force=force)
+    counts = {code: Counter(kept=0) for code in recipe.languages}
+    for unit in done:
+        for code, count in unit["counts"].items():
+            counts[code].update(count)
     report = {
         "settings": settings,
         "rows": sum(count["kept"] for count in counts.values()),
         "languages": {code: dict(sorted(count.items())) for code, count in sorted(counts.items())},
+        "units": {
+            task.name: {"source": unit["source"], "slices": unit["slices"]}
+            for task, unit in zip(tasks, done, strict=True)
+        },
     }
     write_json(target / "report.json", report)
+    write_rows(target / "dropped.jsonl", samples.merge(unit["dropped"] for unit in done))
     dropped = sum(sum(count.values()) for count in counts.values()) - report["rows"]
     say(f"clean: {report['rows']} rows kept, {dropped} dropped")
     return report
 
 
+def _tasks(recipe: Recipe, sources: dict[str, list[Path]], settings: dict[str, Any]) -> Iterator[Task]:
+    """A task for each raw file, the held-out texts first: of two equal texts the earlier is the one that stays."""
+    raw = recipe.data.folder / "raw"
+    facts = read_json(raw / "manifest.json")["sources"]
+    yield Task(HELDOUT, settings, Cleaning(recipe, HELDOUT, sources[HELDOUT][0], ()))
+    for name, files in sources.items():
+        if name == HELDOUT:
+            continue
+        checksums = {file: facts[name]["files"][str(file.relative_to(raw))]["sha256"] for file in files}
+        english = () if corpora.is_part(name) else tuple(checksums.items())
+        for file, checksum in checksums.items():
+            place = str(file.relative_to(raw))
+            about = settings | {"raw": [checksum for _, checksum in english] or [checksum], "file": place}
+            yield Task(place.removesuffix(".jsonl"), about, Cleaning(recipe, name, file, english))
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What one task cleans."""
+
+    recipe: Recipe
+    name: str
+    """Of the source or part."""
+    file: Path
+    english: tuple[tuple[Path, str], ...]
+    """Files of an aligned source, whose first rows are English, with their checksums."""
+
+
+def _clean(job: Cleaning) -> Done:
+    """Clean one raw file."""
+    recipe, folder = job.recipe, job.recipe.data.folder
+    unit = folder / "cleaned" / (HELDOUT if job.name == HELDOUT else _unit_name(job.file, folder / "raw"))
+    if job.name == HELDOUT:
+        kept, counts, dropped = _heldout_rows(job.file, recipe.languages), {}, samples.Samples("clean")
+    else:
+        kept, counts, dropped = _clean_rows(job)
+    source = job.name.partition("/")[0]
+    result, files = units.write(unit, source=source, kept=kept)
+    return Done(result | {"counts": counts, "dropped": dropped.rows()}, tuple(files))
+
+
+def _unit_name(file: Path, raw: Path) -> str:
+    return str(file.relative_to(raw)).removesuffix(".jsonl")
+
+
+def _heldout_rows(file: Path, wanted: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The held-out parallel texts as rows, so that whatever is near one of them is found."""
+    kept: dict[str, list[dict[str, Any]]] = {code: [] for code in wanted}
+    for message in read_rows(file):
+        for code, text in message["texts"].items():
+            if code in kept:
+                kept[code].append({"id": message["key"], "text": text})
+    return kept
+
+
+def _clean_rows(job: Cleaning) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Counter[str]], samples.Samples]:
+    """(kept rows by language, outcomes by language, samples of what was dropped)."""
+    wanted = job.recipe.languages
+    judge = _Judge(job.recipe.data.folder, english=_english_keys(job.english))
+    kept: dict[str, list[dict[str, Any]]] = {code: [] for code in wanted}
+    counts = {code: Counter[str]() for code in wanted}
+    dropped = samples.Samples("clean")
+    for row in read_rows(job.file):
+        code = row["language"]
+        if code not in kept:
+            continue
+        text = clean_text(row["text"])
+        outcome = judge.outcome(row, text)
+        counts[code][outcome] += 1
+        if outcome == "kept":
+            own = {"line": row["line"]} if "line" in row else {}
+            kept[code].append({"id": row["id"], **own, "text": text})
+        else:
+            dropped.add(code, outcome, id=row["id"], text=text)
+    return kept, {code: count for code, count in counts.items() if count}, dropped
+
+
+@lru_cache(maxsize=2)
+def _english_keys(files: tuple[tuple[Path, str], ...]) -> frozenset[str]:
+    """Text keys of an aligned source's English texts, which stand first in its files (checksums are for the cache)."""
+    rows = takewhile(lambda row: row["language"] == "en", chain.from_iterable(read_rows(file) for file, _ in files))
+    texts = (clean_text(row["text"]) for row in rows)
+    return frozenset(text_key(text) for text in texts if reason_to_drop(text, "en") is None)
+
+
 class _Judge:
-    """Decides row by row; remembers the English texts of aligned sources, which come first in their files."""
+    """Decides row by row. `english` are the keys of an aligned source's English texts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, english: frozenset[str]) -> None:
         self.heldout_ids, self.heldout_keys = heldout_texts(folder)
-        self.english: set[str] = set()
+        self.english = english
 
-    def outcome(self, row: dict[str, str], text: str, *, aligned: bool) -> str:
-        """`kept`, or the reason why the row is dropped; only an aligned source can have left its English behind."""
+    def outcome(self, row: dict[str, str], text: str) -> str:
+        """`kept`, or the reason why the row is dropped."""
         if (reason := reason_to_drop(text, row["language"])) is not None:
             return reason
         key = text_key(text)
         if row["id"] in self.heldout_ids or key in self.heldout_keys:
             return "heldout"
-        if not aligned:
-            return "kept"
-        if row["language"] == "en":
-            self.english.add(key)
-        elif key in self.english:
+        if row["language"] != "en" and key in self.english:
             return "english"  # a message nobody has translated yet
         return "kept"
-
-
-def _clean_files(recipe: Recipe, files: dict[str, Path], target: Path) -> dict[str, Counter[str]]:
-    """Write every language's cleaned rows; returns, per language, rows by outcome (`kept` or the reason dropped)."""
-    judge = _Judge(recipe.data.folder)
-    counts: dict[str, Counter[str]] = {code: Counter(kept=0) for code in recipe.languages}
-    with ExitStack() as stack:
-        out = {code: stack.enter_context(atomic(target / f"{code}.jsonl")) for code in recipe.languages}
-        for name, file in files.items():
-            say(f"clean: {name}")
-            aligned = not corpora.is_part(name)
-            for row in read_rows(file):
-                code = row["language"]
-                if code not in out and code != "en":
-                    continue
-                text = clean_text(row["text"])
-                outcome = judge.outcome(row, text, aligned=aligned)
-                if code in out:
-                    counts[code][outcome] += 1
-                    if outcome == "kept":
-                        out[code].write(json_line({"id": row["id"], "text": text, "source": row["source"]}))
-    return counts

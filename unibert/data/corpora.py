@@ -1,7 +1,7 @@
 """The recipe's own sources: which parts (files, languages) they have, and every part's raw rows.
 
-A part is written to raw/<source>/<part>.jsonl, a row a paragraph, and recorded when it is complete: a run that was cut
-off reads the part again that it was at, and no other. Nothing is held but a part's current document.
+A part is written to raw/<source>/<part>-00000.jsonl and so on, a row a paragraph: `id` is the document's, `line` the
+paragraph's number in it. Nothing is held but a part's current document.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 import regex
 
 from unibert import languages
-from unibert.data.lines import file_sha256, finished, say, write_json, write_rows
+from unibert.data.lines import document_of, file_facts, say, write_row_files
 from unibert.data.sources import files, hugging_face, jsonl, parquet, text, wikipedia_dump
-from unibert.data.sources.base import MAXIMUM_CHARACTERS, Document, Part, Skips, minimum_characters
+from unibert.data.sources.base import MAXIMUM_CHARACTERS, Document, Part, Skips
 from unibert.errors import DataError
 from unibert.schema import Recipe
 from unibert.source_tables import Corpus, Datasets, Demo, PlainText, WikipediaDump
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is written changes, so that old raw files are made again."""
 SECONDS_BETWEEN_LINES = 30.0
 NAMES_SHOWN = 8
@@ -159,30 +159,20 @@ def _part_name(path: Path, root: Path) -> str:
     return f"{_UNSAFE.sub('_', path.name)[:60]}-{blake2b(str(place).encode(), digest_size=4).hexdigest()}"
 
 
-def read(reading: Reading, raw: Path, *, force: bool) -> dict[str, Any]:
-    """Make a part's raw file unless it is there already; returns its stamp. DataError naming the file and the place."""
-    settings, stamp_path = reading.settings(), raw / f"{reading.key}.stamp.json"
-    path = stamp_path.with_name(f"{reading.part.name}.jsonl")
-    done = None if force else finished(stamp_path, settings)
-    if done and path.exists() and file_sha256(path) == done["stamp"]["sha256"]:
-        say(f"  {reading.key}: already read, {done['stamp']['rows']} rows")
-        return done["stamp"]
-    stamp_path.unlink(missing_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        left.unlink()  # by a process that was killed
+def read(reading: Reading, raw: Path) -> dict[str, Any]:
+    """Make a part's raw files; returns its stamp. DataError naming the file and the place."""
     started = time.monotonic()
     skips, counts = Skips(), Counter[str]()
-    total = write_rows(path, _rows(reading, skips, counts))
+    files = write_row_files(raw / reading.key, _rows(reading, skips, counts), together=document_of)
     stamp = {
         "kind": reading.table.kind,
         "licence": reading.table.licence,
-        "rows": total,
-        "sha256": file_sha256(path),
+        "rows": counts.total(),
+        "files": file_facts(files, raw),
         "languages": dict(sorted(counts.items())),
         "skipped": skips.as_json(),
     }
-    write_json(stamp_path, {"settings": settings, "stamp": stamp})
-    say(f"  {reading.key}: {total} rows, skipped {skips}, {time.monotonic() - started:.0f} s")
+    say(f"  {reading.key}: {counts.total()} rows, skipped {skips}, {time.monotonic() - started:.0f} s")
     return stamp
 
 
@@ -195,16 +185,15 @@ def check_sources(readings: Sequence[Reading], stamps: Mapping[str, dict[str, An
             raise DataError(f"source {name}: no text in {', '.join(list(mine)[:NAMES_SHOWN])}; skipped: {skipped}")
 
 
-def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict[str, str]]:
-    """A row for every paragraph of every document that is not too short."""
+def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """A row for every paragraph of every document, short ones too: what is a heading is for cleaning to say."""
     name, said = reading.table.name, time.monotonic()
     for document in READERS[reading.table.kind](reading.table, reading.part, skips):
-        shortest = minimum_characters(document.language)
-        long_enough = (piece for piece in paragraphs(document.text) if len(piece) >= shortest)
-        for number, piece in enumerate(long_enough):
+        for number, piece in enumerate(paragraphs(document.text)):
             counts[document.language] += 1
             yield {
-                "id": f"{name}:{document.language}:{document.id}.{number}",
+                "id": f"{name}:{document.language}:{document.id}",
+                "line": number,
                 "language": document.language,
                 "title": document.title,
                 "text": piece,

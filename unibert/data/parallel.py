@@ -6,7 +6,9 @@ It is chosen before anything is cleaned, so that every later stage can keep its 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from unibert import languages
@@ -24,6 +26,7 @@ from unibert.data.lines import (
     write_rows,
 )
 from unibert.data.sources import mediawiki
+from unibert.data.work import ALONE, Crew
 from unibert.errors import DataError
 from unibert.schema import Recipe
 
@@ -36,7 +39,7 @@ SAME_WORDS = 0.5
 Messages = dict[str, dict[str, str]]  # key -> language -> text
 
 
-def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
+def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
     """Write heldout/parallel.jsonl and its report; returns the report. DataError when no message will do.
 
     From a source without aligned messages (the hub's Wikipedia) nothing is held out, and this is said.
@@ -76,11 +79,11 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     return report
 
 
-def usable_messages(file: Any, wanted: tuple[str, ...]) -> Messages:
+def usable_messages(files: Sequence[Path], wanted: tuple[str, ...]) -> Messages:
     """Clean texts by row id and language, in the wanted languages and English, without untranslated ones."""
     keep = {"en", *wanted}
     messages: Messages = {}
-    for row in read_rows(file):
+    for row in chain.from_iterable(map(read_rows, files)):
         code = row["language"]
         if code in keep:
             text = clean_text(row["text"])

@@ -6,6 +6,7 @@ a fixed version. Each download is kept with its checksum and reused; a broken on
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
 import json
 import os
@@ -23,6 +24,8 @@ TRIES = 3
 WAIT_SECONDS = 2
 """Before the second try; twice that before the third."""
 COMMAND_SECONDS = 900
+FRESH_SECONDS = 600
+"""Package lists that are younger are not read again."""
 
 # Hooks of the machine's own apt must not run for a private update, and only package lists are wanted.
 _APT_CONFIG = """\
@@ -80,30 +83,35 @@ class Apt:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.config = self.folder / "apt.conf"
-        self._updated = False
+        self.fresh = self.folder / "updated"
 
     def _run(self, *arguments: str, folder: Path | None = None) -> str:
         return _call((arguments[0], "-c", str(self.config), *arguments[1:]), folder=folder or self.folder)
 
     def update(self) -> None:
-        """Refresh the private package lists, once per process; a partial failure is left to the download to notice."""
-        if self._updated:
-            return
+        """Refresh the private package lists, unless some process did so just now.
+
+        A partial failure is left to the download to notice.
+        """
         for sub in ("lists/partial", "cache/archives/partial"):
             (self.folder / sub).mkdir(parents=True, exist_ok=True)
-        self.config.write_text(_APT_CONFIG.format(folder=self.folder))
-        say("  apt: reading the package lists")
-        try:
-            self._run("apt-get", "update")
-        except DataError as error:
-            if not any((self.folder / "lists").glob("*Packages*")):
-                raise
-            say(f"  apt: the update was not complete, going on with the lists there are ({error})")
-        self._updated = True
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.fresh.exists() and time.time() - self.fresh.stat().st_mtime < FRESH_SECONDS:
+                return
+            self.config.write_text(_APT_CONFIG.format(folder=self.folder))
+            say("  apt: reading the package lists")
+            try:
+                self._run("apt-get", "update")
+            except DataError as error:
+                if not any((self.folder / "lists").glob("*Packages*")):
+                    raise
+                say(f"  apt: the update was not complete, going on with the lists there are ({error})")
+            self.fresh.touch()
 
     def forget(self) -> None:
         """Read the package lists again before the next download."""
-        self._updated = False
+        self.fresh.unlink(missing_ok=True)
 
     def names(self, pattern: str) -> list[str]:
         """Package names that match `pattern` (a final `*` is a wildcard), sorted; PackageMissing when none does."""
