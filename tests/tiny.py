@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from unibert.data.shard_format import TokenizerFacts, write_language, write_manifest
+from unibert.data.shard_format import TokenizerFacts, language_entry, write_file, write_manifest
 
 ALPHABETS = {
     "en": "abcdefghijklmnoprstuvwy",
@@ -62,9 +62,10 @@ def make_shards(folder: Path, tokenizer: PreTrainedTokenizerFast, *, count: int,
     for code in LANGUAGES:
         rows = tokenizer(sentences(code, count=count, seed=seed), truncation=True, max_length=WIDTH)["input_ids"]
         flat, lengths = np.concatenate([np.array(row) for row in rows]), np.array([len(row) for row in rows])
-        entries[code] = write_language(
-            folder, language=code, chunks=[(flat, lengths)], tokenizer=facts, facts=lambda: {"characters": 1}
-        )
+        path = folder / f"{code}-00000.tokens"
+        file = write_file(path, language=code, chunks=[(flat, lengths)], tokenizer=facts)
+        assert file is not None
+        entries[code] = language_entry([file], tokenizer=facts, facts={"characters": 1})
     write_manifest(folder, languages=entries, tokenizer=facts, max_sequence_tokens=WIDTH)
 
 

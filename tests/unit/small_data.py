@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from unibert.data.shard_format import SpecialIds, TokenizerFacts, write_language, write_manifest
+from unibert.data.shard_format import SpecialIds, TokenizerFacts, language_entry, write_file, write_manifest
 from unibert.schema import Recipe
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -37,7 +37,7 @@ def write_texts(folder: Path, *, codes: tuple[str, ...], count: int = 60) -> Non
         (folder / part).mkdir(parents=True, exist_ok=True)
         for code in codes:
             rows = [{"id": f"t:{i}", "text": text, "source": "t"} for i, text in enumerate(lines(code, count=amount))]
-            write_rows(folder / part / f"{code}.jsonl", rows)
+            write_rows(folder / part / f"{code}{'-00000' if part == 'clean' else ''}.jsonl", rows)
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
@@ -81,7 +81,7 @@ def recipe(folder: Path, *, languages: tuple[str, ...], **tables: dict) -> Recip
 
 
 def write_shards(
-    folder: Path, *, samples: dict[str, int], longest: int = 32, tokens_per_file: int = 1 << 28
+    folder: Path, *, samples: dict[str, int], longest: int = 32, samples_per_file: int = 1 << 28
 ) -> dict[str, list[np.ndarray]]:
     """Shards of random ids, in chunks of 7 samples; returns what was written."""
     random = np.random.default_rng(0)
@@ -90,14 +90,22 @@ def write_shards(
     for code, count in samples.items():
         bodies = [random.integers(4, 999, size=random.integers(1, longest - 1)) for _ in range(count)]
         written[code] = [np.concatenate([[0], body, [2]]) for body in bodies]
-        chunks = [written[code][i : i + 7] for i in range(0, count, 7)]
-        entries[code] = write_language(
-            folder,
-            language=code,
-            chunks=((np.concatenate(chunk), np.array([len(ids) for ids in chunk])) for chunk in chunks),
-            tokenizer=FACTS,
-            facts=lambda count=count: {"characters": 10 * count},
-            tokens_per_file=tokens_per_file,
-        )
+        files = [
+            write_file(
+                folder / f"{code}-{number:05d}.tokens",
+                language=code,
+                chunks=[
+                    (np.concatenate(part[i : i + 7]), np.array(list(map(len, part[i : i + 7]))))
+                    for i in range(0, len(part), 7)
+                ],
+                tokenizer=FACTS,
+            )
+            for number, part in enumerate(_parts(written[code], samples_per_file))
+        ]
+        entries[code] = language_entry(files, tokenizer=FACTS, facts={"characters": 10 * count})
     write_manifest(folder, tokenizer=FACTS, max_sequence_tokens=longest, languages=entries)
     return written
+
+
+def _parts(samples: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
+    return [samples[i : i + size] for i in range(0, len(samples), size)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.unit.small_data import FACTS, write_shards
-from unibert.data.shard_format import VERSION, TokenizerFacts, write_language
+from unibert.data.shard_format import VERSION, TokenizerFacts, write_file
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
 
@@ -32,7 +32,7 @@ def test_what_was_written_is_read(folder):
 
 
 def test_a_language_in_several_files(folder):
-    written = write_shards(folder, samples=SAMPLES, tokens_per_file=100)
+    written = write_shards(folder, samples=SAMPLES, samples_per_file=9)
     shards = ShardSet.open(folder)
     assert len(list(folder.glob("en-*.tokens"))) > 3
     for index, ids in enumerate(written["en"]):
@@ -45,7 +45,7 @@ def test_a_language_in_several_files(folder):
 def test_large_vocabulary_takes_four_bytes(tmp_path):
     facts = TokenizerFacts("f", 250_002, FACTS.special)
     ids = np.array([0, 249_999, 2])
-    write_language(tmp_path, language="en", chunks=[(ids, np.array([3]))], tokenizer=facts, facts=dict)
+    write_file(tmp_path / "en-00000.tokens", language="en", chunks=[(ids, np.array([3]))], tokenizer=facts)
     body = (tmp_path / "en-00000.tokens").read_bytes()[4096:]
     np.testing.assert_array_equal(np.frombuffer(body[:12], "<u4"), ids)
     assert json.loads((tmp_path / "en-00000.tokens").read_bytes()[:4096])["dtype"] == "<u4"
@@ -172,5 +172,5 @@ def test_a_failing_producer_leaves_no_file(tmp_path):
         raise DataError("line 7")
 
     with pytest.raises(DataError, match="line 7"):
-        write_language(tmp_path, language="en", chunks=chunks(), tokenizer=FACTS, facts=dict)
+        write_file(tmp_path / "en-00000.tokens", language="en", chunks=chunks(), tokenizer=FACTS)
     assert not list(tmp_path.iterdir())

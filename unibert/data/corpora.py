@@ -39,6 +39,7 @@ READERS: Mapping[str, Callable[[Any, Part, Skips], Iterator[Document]]] = {
 }
 
 _UNSAFE = regex.compile(r"[^\p{L}\p{N}._-]+")
+_SURROGATES = regex.compile(r"\p{Cs}")  # halves of a character, which JSON can hold and UTF-8 cannot
 _SENTENCE = regex.compile(r".+?(?:[.!?…][\"'”’»)\]]*\s+|[。！？।॥؟۔።]+[」』”’»)\]]*\s*|$)", regex.DOTALL)
 
 
@@ -192,10 +193,10 @@ def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict
         for number, piece in enumerate(paragraphs(document.text)):
             counts[document.language] += 1
             yield {
-                "id": f"{name}:{document.language}:{document.id}",
+                "id": _SURROGATES.sub("\ufffd", f"{name}:{document.language}:{document.id}"),
                 "line": number,
                 "language": document.language,
-                "title": document.title,
+                "title": _SURROGATES.sub("\ufffd", document.title),
                 "text": piece,
                 "source": name,
                 "licence": document.licence,
@@ -207,7 +208,7 @@ def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict
 
 def paragraphs(document: str) -> Iterator[str]:
     """The lines of a document in NFC; one longer than MAXIMUM_CHARACTERS in pieces that end with a sentence or word."""
-    for line in document.splitlines():
+    for line in _SURROGATES.sub("\ufffd", document).splitlines():
         line = " ".join(unicodedata.normalize("NFC", line).split())
         if len(line) <= MAXIMUM_CHARACTERS:
             if line:

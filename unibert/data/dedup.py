@@ -28,7 +28,7 @@ from unibert.errors import DataError
 from unibert.schema import Recipe
 
 FORMAT = 2
-ROWS_AT_ONCE = 1 << 20
+ROWS_AT_ONCE = 1 << 18
 """Rows that one comparison holds, about."""
 
 

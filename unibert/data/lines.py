@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, overload
 
 import numpy as np
+import orjson
 import regex
 
 from unibert.errors import DataError
@@ -23,7 +24,6 @@ SPLIT_SEED = 1
 FILE_BYTES = 16 * 2**20
 """Of a file of text that one task reads: what a process holds at once is a small multiple of it."""
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _NOT_TEXT = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 
 
@@ -70,9 +70,9 @@ def save_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def json_line(row: dict[str, Any]) -> str:
+def json_line(row: dict[str, Any]) -> bytes:
     """One line of a JSON Lines file, text as it is."""
-    return _ENCODER.encode(row) + "\n"
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -85,7 +85,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write JSON Lines atomically; returns the number of rows."""
     count = 0
-    with atomic(path) as file:
+    with atomic(path, binary=True) as file:
         for row in rows:
             file.write(json_line(row))
             count += 1
@@ -105,13 +105,9 @@ def write_row_files(
     group = next(groups, None)
     while group is not None:
         path = row_file(stem, len(paths))
-        with atomic(path) as file:
-            written = 0
-            while group is not None and written < size:
-                for row in group[1]:
-                    line = json_line(row)
-                    written += len(line.encode())
-                    file.write(line)
+        with atomic(path, binary=True) as file:
+            while group is not None and file.tell() < size:
+                file.writelines(map(json_line, group[1]))
                 group = next(groups, None)
         paths.append(path)
     for number in itertools.count(len(paths)):
@@ -150,7 +146,7 @@ def read_rows(path: Path, *, start: int = 0, length: int | None = None) -> Itera
             file.seek(start)
             for line in file if length is None else file.read(length).splitlines():
                 number += 1
-                row = json.loads(line)
+                row = orjson.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
                 yield row

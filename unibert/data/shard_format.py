@@ -1,9 +1,8 @@
 """Token shards on disk: the format, and writing it. Reading is shards.py.
 
 A folder of shards holds
-  manifest.json            version, tokenizer, and the entries below; written last: no manifest, no shards
-  <language>.json          a language's entry: files (name, bytes, checksum, samples, tokens) and facts; written after
-                           its files
+  manifest.json            version, tokenizer, and each language's entry: files (name, bytes, checksum, samples, tokens)
+                           and facts; written last: no manifest, no shards
   <language>-00000.tokens  a file: HEADER bytes of JSON padded with spaces (format, version, language, dtype, samples,
                            tokens, tokenizer), then the token ids (uint16, or uint32 for large vocabularies), zeros up
                            to a multiple of 8, then the samples' ends as uint64, counted in tokens. Little-endian.
@@ -15,22 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from unibert.data.lines import write_json
+from unibert.data.lines import atomic, write_json
 from unibert.errors import DataError
 
 FORMAT = "unibert token shard"
 VERSION = 1
 HEADER = 4096
-TOKENS_PER_FILE = 1 << 28
-"""A language with more tokens goes on in a further file (0.5 GB at 2 bytes a token)."""
 
 
 @dataclass(frozen=True)
@@ -80,77 +76,36 @@ class TokenizerFacts:
         return cls(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), size, special)
 
 
-def write_language(
-    folder: Path,
-    *,
-    language: str,
-    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
-    tokenizer: TokenizerFacts,
-    facts: Callable[[], Mapping[str, Any]],
-    tokens_per_file: int = TOKENS_PER_FILE,
-) -> dict[str, Any]:
-    """Write one language's files and its entry.
+def write_file(
+    path: Path, *, language: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]], tokenizer: TokenizerFacts
+) -> dict[str, Any] | None:
+    """Write one file of a language.
 
     Args:
-        folder: of the shards; made when absent.
+        path: <folder>/<language>-00000.tokens, or a later number.
         language: code.
         chunks: (flat token ids, length of each sample), in order, of any size; held one at a time.
         tokenizer: that made the ids.
-        facts: what else the entry says of the language; asked after the last chunk, when all is counted.
-        tokens_per_file: a file is closed after the chunk that reaches it.
 
     Returns:
-        The entry, as in the manifest.
+        The file's part of the language's entry; None, and no file, when there is no sample.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    source = iter(chunks)
-    files: list[dict[str, Any]] = []
-    while True:
-        path = folder / f"{language}-{len(files):05d}.tokens"
-        file = _write_file(path, language=language, chunks=source, tokenizer=tokenizer, limit=tokens_per_file)
-        if file is None:
-            break
-        files.append(file)
-    entry = {
-        "version": VERSION,
-        "samples": sum(file["samples"] for file in files),
-        "tokens": sum(file["tokens"] for file in files),
-        "tokenizer": tokenizer.fingerprint,
-        "files": files,
-        "facts": dict(facts()),
-    }
-    write_json(folder / f"{language}.json", entry)
-    return entry
-
-
-def _write_file(
-    path: Path, *, language: str, chunks: Iterator[tuple[np.ndarray, np.ndarray]], tokenizer: TokenizerFacts, limit: int
-) -> dict[str, Any] | None:
-    """One file from as many chunks as fill it; None when no chunk is left."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "language": language}
     header |= {"tokenizer": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size}
-    try:
-        with temporary.open("wb") as file:
-            file.write(b" " * HEADER)
-            header |= _write_samples(file, chunks, vocabulary_size=tokenizer.vocabulary_size, limit=limit)
-            file.seek(0)
-            file.write(json.dumps(header, ensure_ascii=False).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        if not header["samples"]:
-            return None
-        entry = {"name": path.name, "bytes": temporary.stat().st_size, "checksum": checksum(temporary)}
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}); check space and permissions, then run again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return entry | {"samples": header["samples"], "tokens": header["tokens"]}
+    with atomic(path, binary=True) as file:
+        file.write(b" " * HEADER)
+        header |= _write_samples(file, chunks, vocabulary_size=tokenizer.vocabulary_size)
+        file.seek(0)
+        file.write(json.dumps(header, ensure_ascii=False).encode())
+    if not header["samples"]:
+        path.unlink()
+        return None
+    facts = {"name": path.name, "bytes": path.stat().st_size, "checksum": checksum(path)}
+    return facts | {"samples": header["samples"], "tokens": header["tokens"]}
 
 
 def _write_samples(
-    file: BinaryIO, chunks: Iterator[tuple[np.ndarray, np.ndarray]], *, vocabulary_size: int, limit: int
+    file: BinaryIO, chunks: Iterable[tuple[np.ndarray, np.ndarray]], *, vocabulary_size: int
 ) -> dict[str, Any]:
     """Tokens and ends of the samples; returns what the header says of them."""
     dtype = np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
@@ -161,12 +116,24 @@ def _write_samples(
         file.write(ids.astype(dtype).tobytes())
         lengths.append(chunk_lengths)
         tokens += ids.size
-        if tokens >= limit:
-            break
     file.write(b"\0" * (-tokens * dtype.itemsize % 8))
     ends = np.cumsum(np.concatenate(lengths))
     file.write(ends.astype("<u8").tobytes())
     return {"dtype": dtype.str, "samples": len(ends), "tokens": tokens}
+
+
+def language_entry(
+    files: Sequence[dict[str, Any]], *, tokenizer: TokenizerFacts, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A language's entry in the manifest, of the files that `write_file` wrote and what else is to be said of them."""
+    return {
+        "version": VERSION,
+        "samples": sum(file["samples"] for file in files),
+        "tokens": sum(file["tokens"] for file in files),
+        "tokenizer": tokenizer.fingerprint,
+        "files": list(files),
+        "facts": dict(facts),
+    }
 
 
 def checksum(path: Path) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +57,7 @@ class ShardSet:
         everything = [VERSION, self.tokenizer_fingerprint, self.languages, checksums]
         self.fingerprint = _hash(json.dumps(everything)).hex()
         self._files = [[_File(folder / file["name"], file) for file in entry["files"]] for entry in entries]
+        self._begins = [[0, *accumulate(file.samples for file in files)] for files in self._files]
         self._keys = np.array([int.from_bytes(_hash(code)[:8], "little") for code in languages], dtype=np.uint64)
 
     @classmethod
@@ -92,11 +95,11 @@ class ShardSet:
 
     def sample(self, language: int, index: int) -> np.ndarray:
         """Token ids of a document piece with cls and sep, [n], n <= max_sequence_tokens; read-only."""
-        for file in self._files[language]:
-            if index < file.samples:
-                return file.sample(index)
-            index -= file.samples
-        raise IndexError(f"{self.languages[language]} has {self.samples_per_language[language]} samples")
+        begins = self._begins[language]
+        number = bisect_right(begins, index) - 1
+        if not 0 <= number < len(self._files[language]):
+            raise IndexError(f"{self.languages[language]} has {self.samples_per_language[language]} samples")
+        return self._files[language][number].sample(index - begins[number])
 
     def lengths(self, language: int) -> np.ndarray:
         """Tokens of each sample of a language, int64 [samples]."""
@@ -141,7 +144,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        state = "were begun but not finished" if any(folder.glob("*.json")) else "do not exist yet"
+        state = "were begun but not finished" if any(folder.glob("*.tokens")) else "do not exist yet"
         raise DataError(f"{path}: the shards {state}; make them: unibert data tokenize RECIPE") from None
     except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); {_again(folder)}") from None

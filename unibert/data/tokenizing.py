@@ -1,68 +1,33 @@
 """Text to shards: trim the teacher's tokenizer to the text, tokenize every language, report.
 
-A document longer than data.max_sequence_tokens is cut into consecutive pieces without overlap; each piece gets a
-first and a last special token. A last piece shorter than SHORTEST_REST tokens is dropped unless it is the only one.
+The lines of a document make one text. One that is longer than data.max_sequence_tokens is cut into consecutive pieces
+without overlap; each piece gets a first and a last special token. A last piece that is very short is dropped unless it
+is the only one. Every file of text is a task, and becomes one file of shards.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tokenizers import Tokenizer
-
 from unibert.data import token_report
-from unibert.data.lines import file_sha256, read_json, say
-from unibert.data.progress import progress
-from unibert.data.shard_format import VERSION, TokenizerFacts, write_language, write_manifest
-from unibert.data.trimming import normalised, texts_in_chunks, trim, unknown_characters
+from unibert.data.encoding import SHORTEST_REST, TextFacts, encoder
+from unibert.data.lines import document_of, file_sha256, read_json, read_rows, say
+from unibert.data.shard_format import VERSION, TokenizerFacts, language_entry, write_file, write_manifest
+from unibert.data.trimming import LINES_AT_ONCE, trim
+from unibert.data.work import ALONE, Crew, Done, Task, perform
 from unibert.errors import ConfigError, DataError
 from unibert.schema import Recipe
 
-SHORTEST_REST = 8
-"""Tokens, special ones not counted."""
-UNKNOWN_SHOWN = 20
 
-
-@dataclass
-class TextFacts:
-    """What is counted while a language is tokenized; it goes into the shards' entry."""
-
-    source: str
-    """SHA-256 of the text file."""
-    max_sequence_tokens: int
-    documents: int = 0
-    characters: int = 0
-    words: int = 0
-    """Separated by white space."""
-    pieces: int = 0
-    """Tokens of the documents, without the special ones."""
-    new_pieces: int = 0
-    """Tokens that are characters which the teacher does not know."""
-    unknown_pieces: int = 0
-    unknown_characters: Counter[str] = field(default_factory=Counter)
-    round_trips: int = 0
-    """Documents that decoding gives back as the tokenizer's normaliser left them."""
-    dropped_pieces: int = 0
-    """Tokens of last pieces that were too short."""
-    dropped_documents: int = 0
-    """Documents without a single ordinary token."""
-    special_strings: int = 0
-    """Special tokens spelt out in the text, such as a literal <s>; taken out."""
-
-    def as_json(self) -> dict[str, Any]:
-        """For the shards' entry; of the unknown characters the most frequent ones."""
-        return vars(self) | {"unknown_characters": dict(self.unknown_characters.most_common(UNKNOWN_SHOWN))}
-
-
-def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
+def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
     """Make tokenizer/, shards/, shards_heldout/ and report.json of a recipe's data folder, and print the table.
 
-    Finished work is kept: the tokenizer while teacher, size and text are the same, a language's shards while
-    tokenizer, length and text are. `force` makes everything again.
+    Finished work is kept: the tokenizer while teacher, size and text are the same, a file's shards while tokenizer,
+    length and text are. `force` makes everything again.
 
     Returns:
         The report, as in report.json.
@@ -74,30 +39,30 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     folder, length = recipe.data.folder, recipe.data.max_sequence_tokens
     if length < SHORTEST_REST + 2:
         raise ConfigError(f"data.max_sequence_tokens = {length}: at least {SHORTEST_REST + 2}")
-    clean = _texts(recipe, folder / "clean")
-    heldout = _texts(recipe, folder / "heldout" / "lines")
+    clean = _texts(recipe, folder / "clean", "-[0-9]*.jsonl")
+    heldout = _texts(recipe, folder / "heldout" / "lines", ".jsonl")
     tokenizer = folder / "tokenizer"
     if recipe.teacher is not None:
         source, size = recipe.teacher.original, recipe.tokenizer.max_pieces
-        trim(source, texts=clean, max_pieces=size, into=tokenizer, force=force)
+        trim(source, texts=clean, max_pieces=size, into=tokenizer, force=force, crew=crew)
     elif not (tokenizer / "tokenizer.json").is_file():
         raise ConfigError(f"no [teacher] whose tokenizer could be taken, and none in {tokenizer}")
-    make_shards(clean, tokenizer=tokenizer, into=folder / "shards", max_sequence_tokens=length, force=force)
-    make_shards(heldout, tokenizer=tokenizer, into=folder / "shards_heldout", max_sequence_tokens=length, force=force)
+    for texts, into in ((clean, folder / "shards"), (heldout, folder / "shards_heldout")):
+        make_shards(texts, tokenizer=tokenizer, into=into, max_sequence_tokens=length, force=force, crew=crew)
     report = token_report.build(recipe)
     token_report.write(report, folder=folder)
     token_report.show(report)
     return report
 
 
-def _texts(recipe: Recipe, folder: Path) -> dict[str, Path]:
-    """The text file of every language.
+def _texts(recipe: Recipe, folder: Path, ending: str) -> dict[str, list[Path]]:
+    """The text files of every language.
 
     Raises:
         DataError: naming every language without text.
     """
-    paths = {code: folder / f"{code}.jsonl" for code in recipe.languages}
-    empty = [code for code, path in paths.items() if not path.is_file() or not path.stat().st_size]
+    paths = {code: sorted(folder.glob(f"{code}{ending}")) for code in recipe.languages}
+    empty = [code for code, files in paths.items() if not any(path.stat().st_size for path in files)]
     if empty:
         raise DataError(
             f"{folder}: no text of {', '.join(empty)}; run the stages before this one (unibert data fetch|parallel|"
@@ -107,110 +72,91 @@ def _texts(recipe: Recipe, folder: Path) -> dict[str, Path]:
 
 
 def make_shards(
-    texts: dict[str, Path], *, tokenizer: Path, into: Path, max_sequence_tokens: int, force: bool = False
+    texts: Mapping[str, Sequence[Path]],
+    *,
+    tokenizer: Path,
+    into: Path,
+    max_sequence_tokens: int,
+    force: bool = False,
+    crew: Crew = ALONE,
 ) -> None:
-    """Tokenize the text of every language into shards; languages that are done with these settings are kept.
+    """Tokenize the text of every language into shards; files that are done with these settings are kept.
 
     Raises:
         DataError: a text is damaged, or no document of a language has an ordinary token.
     """
     facts = TokenizerFacts.read(tokenizer)
-    sources = {code: file_sha256(path) for code, path in texts.items()}
+    tasks = [
+        _task(Tokenizing(code, path, number, tokenizer, facts, max_sequence_tokens, into))
+        for code, paths in texts.items()
+        for number, path in enumerate(paths)
+    ]
+    done = perform(_tokenize, tasks, folder=into, crew=crew, what=f"tokenizing into {into.name}", force=force)
     entries: dict[str, Any] = {}
-    for code, source in sources.items() if not force else ():
-        entry = _finished(into, code, source, tokenizer=facts.fingerprint, length=max_sequence_tokens)
-        entries |= {code: entry} if entry else {}
-    missing = [code for code in texts if code not in entries]
-    if not missing and _declared(into, entries):
-        say(f"shards: {into} is finished already")
-        return
-    (into / "manifest.json").unlink(missing_ok=True)
-    encoder = Encoder(tokenizer, facts=facts, max_sequence_tokens=max_sequence_tokens)
-    for code in progress(missing, what=f"tokenizing into {into}"):
-        counted = TextFacts(source=sources[code], max_sequence_tokens=max_sequence_tokens)
-        chunks = (encoder.encode(chunk, counted=counted) for chunk in texts_in_chunks(texts[code]))
-        entries[code] = write_language(into, language=code, chunks=chunks, tokenizer=facts, facts=counted.as_json)
-    empty = [code for code, entry in entries.items() if not entry["samples"]]
-    if empty:
+    for code in texts:
+        mine = [result for task, result in zip(tasks, done, strict=True) if task.argument.language == code]
+        counted = TextFacts()
+        for result in mine:
+            counted.add(result["facts"])
+        files = [result["file"] for result in mine if result["file"]]
+        sources = [task.settings["text"] for task in tasks if task.argument.language == code]
+        entries[code] = language_entry(files, tokenizer=facts, facts=counted.as_json() | {"texts": sources})
+    if empty := [code for code, entry in entries.items() if not entry["samples"]]:
         raise DataError(f"{into}: the text of {', '.join(empty)} has no document with an ordinary token")
-    ordered = {code: entries[code] for code in texts}
-    write_manifest(into, tokenizer=facts, max_sequence_tokens=max_sequence_tokens, languages=ordered)
+    if _declared(into, entries, facts, max_sequence_tokens):
+        say(f"shards: {into} is finished already")
+    else:
+        write_manifest(into, tokenizer=facts, max_sequence_tokens=max_sequence_tokens, languages=entries)
 
 
-def _finished(folder: Path, code: str, source: str, *, tokenizer: str, length: int) -> dict[str, Any] | None:
-    """A language's entry, when its shards were made with these settings and are whole."""
-    path = folder / f"{code}.json"
-    entry = read_json(path) if path.is_file() else {}
-    if entry.get("version") != VERSION or entry["tokenizer"] != tokenizer:
-        return None
-    if (entry["facts"]["source"], entry["facts"]["max_sequence_tokens"]) != (source, length):
-        return None
-    files = [(folder / file["name"], file["bytes"]) for file in entry["files"]]
-    return entry if all(path.is_file() and path.stat().st_size == size for path, size in files) else None
+@dataclass(frozen=True)
+class Tokenizing:
+    """What one task tokenizes."""
+
+    language: str
+    text: Path
+    number: int
+    tokenizer: Path
+    facts: TokenizerFacts
+    max_sequence_tokens: int
+    into: Path
 
 
-def _declared(folder: Path, entries: dict[str, Any]) -> bool:
+def _task(job: Tokenizing) -> Task:
+    settings = {
+        "version": VERSION,
+        "tokenizer": job.facts.fingerprint,
+        "max_sequence_tokens": job.max_sequence_tokens,
+        "text": file_sha256(job.text),
+    }
+    return Task(f"{job.language}-{job.number:05d}", settings, job)
+
+
+def _tokenize(job: Tokenizing) -> Done:
+    """One file of text to one file of shards."""
+    this = encoder(job.tokenizer, job.facts, job.max_sequence_tokens)
+    counted = TextFacts()
+    documents = _documents(job.text)
+    chunks = (this.encode(chunk, counted=counted) for chunk in iter(lambda: list(islice(documents, LINES_AT_ONCE)), []))
+    path = job.into / f"{job.language}-{job.number:05d}.tokens"
+    file = write_file(path, language=job.language, chunks=chunks, tokenizer=job.facts)
+    return Done({"file": file, "facts": vars(counted)}, (path,) if file else ())
+
+
+def _documents(path: Path) -> Iterator[str]:
+    """The documents of a file of text: neighbouring lines of one document joined, every other row by itself."""
+    alone = count()
+    for _, rows in groupby(read_rows(path), key=lambda row: document_of(row) if "line" in row else next(alone)):
+        yield "\n".join(row["text"] for row in rows)
+
+
+def _declared(folder: Path, entries: dict[str, Any], facts: TokenizerFacts, length: int) -> bool:
     """Whether the manifest has these entries; it may have more, of another recipe's languages."""
     path = folder / "manifest.json"
-    languages = read_json(path)["languages"] if path.is_file() else {}
-    return all(languages.get(code) == entry for code, entry in entries.items())
-
-
-class Encoder:
-    """A tokenizer that turns texts into samples and counts what happens to them."""
-
-    def __init__(self, folder: Path, *, facts: TokenizerFacts, max_sequence_tokens: int) -> None:
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.special = facts.special
-        self.room = max_sequence_tokens - 2
-        self.known = {piece for piece in self.tokenizer.get_vocab() if len(piece) == 1}
-        self.stray = set(facts.special.all()) - {facts.special.unk}
-        self.new = np.zeros(facts.vocabulary_size, dtype=bool)
-        if (folder / "kept_ids.npy").is_file():
-            kept_ids = np.load(folder / "kept_ids.npy")
-            self.new = kept_ids == kept_ids[facts.special.unk]
-            self.new[facts.special.unk] = False
-
-    def encode(self, texts: list[str], *, counted: TextFacts) -> tuple[np.ndarray, np.ndarray]:
-        """(token ids of all samples, one after the other; tokens of each sample); adds to `counted`."""
-        documents = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        decoded = self.tokenizer.decode_batch(documents, skip_special_tokens=False)
-        samples: list[list[int]] = []
-        for text, ids, back in zip(texts, documents, decoded, strict=True):
-            samples += self._samples(ids, counted)
-            self._count(text, ids, back, counted)
-        lengths = np.fromiter(map(len, samples), dtype=np.int64, count=len(samples))
-        flat = np.fromiter((token for sample in samples for token in sample), dtype=np.int64, count=lengths.sum())
-        counted.new_pieces += int(self.new[flat].sum())
-        return flat, lengths
-
-    def _samples(self, ids: list[int], counted: TextFacts) -> list[list[int]]:
-        if not self.stray.isdisjoint(ids):
-            counted.special_strings += sum(token in self.stray for token in ids)
-            ids = [token for token in ids if token not in self.stray]
-        if ids.count(self.special.unk) == len(ids):
-            counted.dropped_documents += 1
-            return []
-        pieces, dropped = cut(ids, room=self.room)
-        counted.dropped_pieces += dropped
-        ordinary = [piece for piece in pieces if piece.count(self.special.unk) < len(piece)]
-        return [[self.special.cls, *piece, self.special.sep] for piece in ordinary]
-
-    def _count(self, text: str, ids: list[int], decoded: str, counted: TextFacts) -> None:
-        counted.documents += 1
-        counted.characters += len(text)
-        counted.words += len(text.split())
-        counted.pieces += len(ids)
-        if unknown := ids.count(self.special.unk):
-            counted.unknown_pieces += unknown
-            counted.unknown_characters.update(unknown_characters(self.tokenizer, text, known=self.known))
-        # Most text is in normal form already, and normalising is the slower comparison.
-        counted.round_trips += decoded == text or decoded.strip() == normalised(self.tokenizer, text)
-
-
-def cut(ids: list[int], *, room: int) -> tuple[list[list[int]], int]:
-    """(consecutive pieces of at most `room` ids, ids of a last piece that was dropped as too short)."""
-    pieces = [ids[start : start + room] for start in range(0, len(ids), room)]
-    if len(pieces) > 1 and len(pieces[-1]) < SHORTEST_REST:
-        return pieces[:-1], len(pieces[-1])
-    return pieces, 0
+    if not path.is_file():
+        return False
+    manifest = read_json(path)
+    made_by = (manifest.get("max_sequence_tokens"), manifest.get("tokenizer", {}).get("fingerprint"))
+    return made_by == (length, facts.fingerprint) and all(
+        manifest["languages"].get(code) == entry for code, entry in entries.items()
+    )

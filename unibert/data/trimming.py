@@ -13,8 +13,9 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from unibert.data.lines import atomic, file_sha256, finished, read_json, read_rows, say, write_json
-from unibert.data.progress import progress
+from unibert.data.lines import atomic, file_sha256, finished, read_json, read_rows, save_array, say, write_json
+from unibert.data.work import ALONE, Crew, Done, Task, perform
 from unibert.errors import DataError
 
 LINES_AT_ONCE = 4096
@@ -49,15 +50,24 @@ def texts_in_chunks(path: Path) -> Iterator[list[str]]:
         yield chunk
 
 
-def trim(source: Path, *, texts: dict[str, Path], max_pieces: int, into: Path, force: bool = False) -> Path:
+def trim(
+    source: Path,
+    *,
+    texts: Mapping[str, Sequence[Path]],
+    max_pieces: int,
+    into: Path,
+    force: bool = False,
+    crew: Crew = ALONE,
+) -> Path:
     """Write the trimmed tokenizer: tokenizer.json, tokenizer_config.json, kept_ids.npy and report.json.
 
     Args:
         source: folder of the teacher's tokenizer.json.
-        texts: language code to its clean JSON Lines file.
+        texts: language code to its clean JSON Lines files.
         max_pieces: most used pieces kept.
         into: folder written to.
         force: do it although it is finished.
+        crew: who counts; the counts of each text go to counts/ beside `into`.
 
     Returns:
         `into`. Finished work for the same source, size and texts (or more texts) is kept.
@@ -68,13 +78,13 @@ def trim(source: Path, *, texts: dict[str, Path], max_pieces: int, into: Path, f
     settings = {
         "source": _sha_of_tokenizer(source),
         "max_pieces": max_pieces,
-        "texts": {code: file_sha256(path) for code, path in texts.items()},
+        "texts": {code: [file_sha256(path) for path in paths] for code, paths in texts.items()},
     }
     if not force and _covered(into, settings):
         say(f"tokenizer: {into} is trimmed already")
         return into
     tree = _read_unigram(source / "tokenizer.json")
-    usage = count_pieces(tree, texts=texts)
+    usage = count_pieces(source, texts=texts, folder=into.parent / "counts", crew=crew, force=force)
     kept, added = choose(tree, usage=usage, max_pieces=max_pieces)
     trimmed = rebuild(tree, kept=kept, added=added)
     kept_ids = np.concatenate([kept, np.full(len(added), tree["model"]["unk_id"])])
@@ -118,23 +128,51 @@ def _read_unigram(path: Path) -> dict[str, Any]:
     return tree | {"truncation": None, "padding": None}
 
 
-def count_pieces(tree: dict[str, Any], *, texts: dict[str, Path]) -> Usage:
-    """Count what the tokenizer `tree` makes of every text.
+def count_pieces(
+    source: Path, *, texts: Mapping[str, Sequence[Path]], folder: Path, crew: Crew = ALONE, force: bool = False
+) -> Usage:
+    """Count what the tokenizer in `source` makes of every text; a text's own counts are kept in `folder`.
 
     A Metaspace tokenizer treats words (between spaces) one by one, so each different word is tokenized once.
     """
-    tokenizer = Tokenizer.from_str(json.dumps(tree))
-    usage = Usage(np.zeros(len(tree["model"]["vocab"]), dtype=np.int64), Counter())
-    known = {piece for piece, _ in tree["model"]["vocab"] if len(piece) == 1}
-    for code in progress(list(texts), what="counting pieces"):
-        words: Counter[str] = Counter()
-        for chunk in texts_in_chunks(texts[code]):
-            words.update(chain.from_iterable(map(str.split, chunk)))
-            if len(words) > WORDS_AT_ONCE:
-                _count_words(words, tokenizer=tokenizer, unk=tree["model"]["unk_id"], known=known, usage=usage)
-                words.clear()
-        _count_words(words, tokenizer=tokenizer, unk=tree["model"]["unk_id"], known=known, usage=usage)
+    sha = _sha_of_tokenizer(source)
+    tasks = [
+        Task(path.stem, {"source": sha, "text": file_sha256(path)}, (source, sha, path, folder / f"{path.stem}.npy"))
+        for path in chain.from_iterable(texts.values())
+    ]
+    done = perform(_count_text, tasks, folder=folder, crew=crew, what="counting pieces", force=force)
+    usage = Usage(np.zeros(len(_read_unigram(source / "tokenizer.json")["model"]["vocab"]), dtype=np.int64), Counter())
+    for task, result in zip(tasks, done, strict=True):
+        pieces, times = np.load(task.argument[-1])
+        usage.counts[pieces] += times
+        usage.unknown.update(result["unknown"])
     return usage
+
+
+@lru_cache(maxsize=1)
+def _unigram(source: Path, sha: str) -> tuple[Tokenizer, int, set[str], int]:
+    """(tokenizer, pieces, those of one character, id of the unknown one), kept by a process from text to text."""
+    tree = _read_unigram(source / "tokenizer.json")
+    vocabulary = tree["model"]["vocab"]
+    known = {piece for piece, _ in vocabulary if len(piece) == 1}
+    return Tokenizer.from_str(json.dumps(tree)), len(vocabulary), known, tree["model"]["unk_id"]
+
+
+def _count_text(argument: tuple[Path, str, Path, Path]) -> Done:
+    """Count one text: int64 [2, n] of the pieces it uses and how often."""
+    source, sha, path, into = argument
+    tokenizer, pieces, known, unk = _unigram(source, sha)
+    usage = Usage(np.zeros(pieces, dtype=np.int64), Counter())
+    words: Counter[str] = Counter()
+    for chunk in texts_in_chunks(path):
+        words.update(chain.from_iterable(map(str.split, chunk)))
+        if len(words) > WORDS_AT_ONCE:
+            _count_words(words, tokenizer=tokenizer, unk=unk, known=known, usage=usage)
+            words.clear()
+    _count_words(words, tokenizer=tokenizer, unk=unk, known=known, usage=usage)
+    used = np.flatnonzero(usage.counts)
+    save_array(into, np.stack([used, usage.counts[used]]))
+    return Done({"unknown": usage.unknown}, (into,))
 
 
 def _count_words(words: Counter[str], *, tokenizer: Tokenizer, unk: int, known: set[str], usage: Usage) -> None:

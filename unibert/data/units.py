@@ -94,7 +94,7 @@ def write(
         for code, rows in kept.items():
             if not rows:
                 continue
-            block = "".join(map(json_line, rows)).encode()
+            block = b"".join(map(json_line, rows))
             file.write(block)
             length = len(block)
             slices[code] = [offset, length, first, len(rows)]
