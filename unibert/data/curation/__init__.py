@@ -1,0 +1,1 @@
+"""Curation: what makes text fit for training, one stage a file, as functions of text alone."""
