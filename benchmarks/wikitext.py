@@ -11,21 +11,17 @@ dump to documents (bzip2, XML, markup) is timed besides.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import mwparserfromhell
+import rows
 
 from unibert.data.sources import files, wiki_words, wikipedia_dump, wikitext
 from unibert.data.sources.base import Part, Skips
 from unibert.source_tables import WikipediaDump
-
-RESULTS = Path(__file__).with_name("results.csv")
 
 
 def articles(path: Path, code: str) -> list[str]:
@@ -73,17 +69,10 @@ def main() -> None:
     print(f"unibert {mine:.2f}M characters/s, mwparserfromhell.strip_code {other:.2f}M")
     print(f"from the compressed dump to documents: {everything / whole / 1e6:.2f}M characters of article markup/s")
     if options.save:
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
         shape = f"{len(texts)} articles of {options.dump.name}; {size} characters"
-        row = [datetime.date.today().isoformat(), commit, "wikitext.py --save", "wiki markup to text"]
-        row += [
-            "mwparserfromhell strip_code",
-            shape,
-            "CPU, 1 thread, machine shared",
-            "M characters / CPU s (higher is better)",
-        ]
-        with RESULTS.open("a", newline="") as file:
-            csv.writer(file).writerow([*row, f"{mine:.2f}", f"{other:.2f}", options.repeats])
+        unit, device = "M characters / CPU s (higher is better)", "CPU, 1 thread, machine shared"
+        row = ["wikitext.py --save", "wiki markup to text", "mwparserfromhell strip_code", shape, device, unit]
+        rows.save([[*row, f"{mine:.2f}", f"{other:.2f}", options.repeats]])
 
 
 if __name__ == "__main__":

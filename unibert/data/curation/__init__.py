@@ -1,1 +1,1 @@
-"""What is done to text before it is used, one step a file."""
+"""Curation: what makes text fit for training, one stage a file, as functions of text alone."""
