@@ -20,6 +20,7 @@ import regex
 
 from unibert import languages
 from unibert.data import corpora, fetch, samples, units
+from unibert.data.curation import near
 from unibert.data.lines import file_sha256, read_json, read_rows, say, text_key, write_json, write_rows
 from unibert.data.sources.base import DENSE_SCRIPTS, MAXIMUM_CHARACTERS, minimum_characters
 from unibert.data.work import ALONE, Crew, Done, Task, perform
@@ -124,7 +125,7 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     languages.check(recipe.languages)
     folder, target = recipe.data.folder, recipe.data.folder / "cleaned"
     settings = {
-        "rules": RULES,
+        "rules": [RULES, units.FORMAT, near.HASHES, near.ROWS, near.BANDS],
         "languages": sorted(recipe.languages),
         "heldout": file_sha256(folder / "heldout" / "parallel.jsonl"),
     }

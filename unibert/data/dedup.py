@@ -18,7 +18,7 @@ import numpy as np
 from unibert import languages
 from unibert.data import samples
 from unibert.data.cleaning import HELDOUT
-from unibert.data.curation.near import SIMILAR
+from unibert.data.curation import near
 from unibert.data.duplicates import Comparison, Range, compare, verdicts_of
 from unibert.data.holdout import HELD, LIKE_HELDOUT, NAMES, OVER_CAP, Bounds, Choosing, choose, is_held, is_kept
 from unibert.data.lines import FILE_BYTES, file_sha256, finished, read_json, row_file, say, write_json, write_rows
@@ -42,7 +42,7 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     cleaned = data.folder / "cleaned"
     settings = {
         "format": FORMAT,
-        "similar": SIMILAR,
+        "near": [near.HASHES, near.ROWS, near.BANDS, near.STRICT, near.LENIENT],
         "languages": sorted(recipe.languages),
         "max_lines_per_language": data.max_lines_per_language,
         "heldout_lines_per_language": data.heldout_lines_per_language,
@@ -85,7 +85,7 @@ class _Rounds:
         tasks: list[Task] = []
         files: dict[str, list[Path]] = {code: [] for code in self.recipe.languages}
         # What is kept and held out does not matter here, so another cap does not compare anew.
-        settings = {key: self.settings[key] for key in ("format", "similar", "languages", "cleaned")}
+        settings = {key: self.settings[key] for key in ("format", "near", "languages", "cleaned")}
         for ranges in _bundles(self.units, self.recipe.languages):
             name = f"{ranges[0].language}-{ranges[0].part:05d}"
             into = folder / f"{name}.npy"

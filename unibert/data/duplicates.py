@@ -1,9 +1,9 @@
 """Which rows of the cleaned text are duplicates, found range by range of the sorted columns of units.py.
 
 Exact ones: of rows with one key the first stays; a line that many documents of a corpus have is boilerplate, and none
-stays. Near ones: a row goes when an earlier one shares a band with it (of its bucket the first and the EARLIER before
-it are looked at) and the signatures agree in at least SIMILAR, whether that earlier row itself stays or not. So what
-is dropped does not depend on the order of the work, and every range can be done by another process.
+stays. Near ones: a row goes when an earlier one shares a band with it and is near by curation/near.py, whether that
+earlier row itself stays or not. So what is dropped does not depend on the order of the work, and every range can be
+done by another process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unibert.data.curation.near import SIMILAR, similarity
+from unibert.data.curation.near import are_near, candidates, unpacked
 from unibert.data.lines import save_array
 from unibert.data.units import HAS_LINES, Unit
 from unibert.data.work import Done
@@ -24,8 +24,7 @@ REASONS = {DUPLICATE: "duplicate", BOILERPLATE: "boilerplate", NEAR_DUPLICATE: "
 """Name of each verdict, the strongest first."""
 BOILERPLATE_DOCUMENTS = 10
 """A line of so many different documents of several lines is boilerplate."""
-EARLIER = 8
-PAIRS_AT_ONCE = 1 << 17
+PAIRS_AT_ONCE = 1 << 15
 ROW_BITS = np.uint64(32)
 """A row's number among all: the unit's number, then the row's place in the unit in so many bits."""
 
@@ -136,24 +135,8 @@ def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
             values.append(np.array(column[here]))
             rows.append(_number(unit, unit.array("band_rows")[band, place.first : place.stop][here]))
         value, row = map(np.concatenate, (values, rows))
-        order = np.argsort(value, kind="stable")
-        later, earlier = _pairs(value[order], row[order])
+        earlier, later = row[candidates(value)].T
         yield _verdicts(_similar(units, later, earlier), NEAR_DUPLICATE)
-
-
-def _pairs(value: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(later row, earlier row) of the pairs to look at in the buckets of a band, whose values are ascending."""
-    begins = np.flatnonzero(np.diff(value, prepend=~value[:1]))
-    size = np.diff(begins, append=len(value))
-    # Most rows are alone in their bucket.
-    inside = np.flatnonzero(np.repeat(size > 1, size))
-    first = np.repeat(begins, size)[inside]
-    later, earlier = [inside[inside > first]], [first[inside > first]]
-    for back in range(1, EARLIER + 1):
-        has = inside - back > first
-        later.append(inside[has])
-        earlier.append(inside[has] - back)
-    return row[np.concatenate(later)], row[np.concatenate(earlier)]
 
 
 def _similar(units: Sequence[Unit], later: np.ndarray, earlier: np.ndarray) -> np.ndarray:
@@ -162,12 +145,12 @@ def _similar(units: Sequence[Unit], later: np.ndarray, earlier: np.ndarray) -> n
     for start in range(0, len(later), PAIRS_AT_ONCE):
         pair = slice(start, start + PAIRS_AT_ONCE)
         both = [_gather(units, rows[pair]) for rows in (later, earlier)]
-        found.append(later[pair][similarity(*both) >= SIMILAR])
+        found.append(later[pair][are_near(*both)])
     return np.concatenate(found) if found else later[:0]
 
 
 def _gather(units: Sequence[Unit], rows: np.ndarray) -> np.ndarray:
-    """uint16 [n, K]: the signatures of rows of any units."""
+    """uint32 [n, K]: the signatures of rows of any units."""
     numbers = rows >> ROW_BITS
     out = None
     for unit in units:
@@ -177,7 +160,7 @@ def _gather(units: Sequence[Unit], rows: np.ndarray) -> np.ndarray:
             out = np.empty((len(rows), signatures.shape[1]), dtype=signatures.dtype) if out is None else out
             out[mine] = signatures[(rows[mine] & ROW_MASK).astype(np.int64)]
     assert out is not None
-    return out
+    return unpacked(out)
 
 
 def _verdicts(rows: np.ndarray, verdict: int) -> np.ndarray:

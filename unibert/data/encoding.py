@@ -172,12 +172,10 @@ def encoder(folder: Path, facts: TokenizerFacts, max_sequence_tokens: int) -> En
 def splits_at_spaces(folder: Path) -> bool:
     """Whether a tokenizer gives a word the same pieces wherever it stands between spaces."""
     tree = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    split = tree.get("pre_tokenizer") or {}
-    kinds = {
-        "Metaspace": split.get("prepend_scheme") == "always" and split.get("split", True),
-        "BertPreTokenizer": True,
-    }
-    return bool(kinds.get(split.get("type"), False))
+    split: dict[str, Any] = tree.get("pre_tokenizer") or {}
+    if split.get("type") == "Metaspace":
+        return split.get("prepend_scheme") == "always" and split.get("split", True)
+    return split.get("type") == "BertPreTokenizer"
 
 
 def cut(ids: list[int], *, room: int) -> tuple[list[list[int]], int]:

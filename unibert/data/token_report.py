@@ -41,7 +41,8 @@ EXPLANATION = """\
   says more).
 - **new**: tokens that are characters which the teacher's tokenizer lacks; their embedding begins as that of its
   unknown token. **unk.**: tokens that are still unknown.
-- **exact**: of the documents, a sample, those that decode(encode(text)) gives back exactly as the tokenizer's own normaliser leaves them.
+- **exact**: of a sample of the documents, those that decode(encode(text)) gives back exactly as the tokenizer's own
+  normaliser leaves them.
 """
 
 

@@ -6,7 +6,7 @@
                    is one of several lines
   exact.npy        uint64 [n]: the keys of each language in ascending order; exact_rows.npy uint32 [n]: their rows
   bands.npy        uint32 [B, n]: each band's values of each language in ascending order; band_rows.npy uint32 [B, n]
-  minhash.npy      uint16 [n, K]: low bits of the MinHash signatures, for the estimate of similarity
+  minhash.npy      uint16 [n, K]: the packed signatures, for the estimate of similarity
 
 The sorted columns are what makes duplicates findable in bounded memory: any range of values of any unit is one read.
 Arrays are read a slice at a time and never held open. No torch here.
@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from unibert.data.curation.near import bands, shingle_of, signatures
+from unibert.data.curation.near import bands, packed, shingle_of, signatures
 from unibert.data.lines import atomic, json_line, read_rows, save_array, stable_hash, text_key
 from unibert.errors import DataError
 
+FORMAT = 1
+"""Raised when what is written changes."""
 HAS_LINES = np.uint64(1)
 """The bit of `documents`."""
 ARRAYS = ("keys", "documents", "exact", "exact_rows", "bands", "band_rows", "minhash")
@@ -123,7 +125,7 @@ def _columns(code: str, rows: Sequence[dict[str, Any]], *, first: int) -> dict[s
         "exact_rows": (exact + first).astype(np.uint32),
         "bands": np.take_along_axis(values, order, axis=1),
         "band_rows": (order + first).astype(np.uint32),
-        "minhash": signature.astype(np.uint16),
+        "minhash": packed(signature),
     }
 
 

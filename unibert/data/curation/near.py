@@ -47,6 +47,7 @@ _SHORT, _LONG = 30, 90  # distinct shingles up to which, and from which, the two
 _WITHOUT_SPACES = frozenset({"Thai", "Khmr", "Mymr"})
 _BLOCK = 256  # texts; what a block needs stays in the cache
 _PAIRS = 1 << 14
+_EMPTY16 = np.uint16(0xFFFF)
 _BINS = np.arange(HASHES)
 _BAND_BINS = np.concatenate(
     [_BINS.reshape(ROWS, -1).T, _BINS.reshape(-1, ROWS)[:: HASHES // ROWS // (BANDS - HASHES // ROWS)]]
@@ -140,6 +141,20 @@ def are_near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     filled = ((a != EMPTY).sum(axis=1) + (b != EMPTY).sum(axis=1)) / 2
     ends = [HASHES * (1 - (1 - 1 / HASHES) ** shingles) for shingles in (_SHORT, _LONG)]
     return similarity(a, b) >= np.interp(filled, ends, [STRICT, LENIENT])
+
+
+def packed(signatures: np.ndarray) -> np.ndarray:
+    """uint16 of signatures, half the room: each bin's remainder by 65535, or 65535 itself where it is empty."""
+    low = (signatures % np.uint32(_EMPTY16)).astype(np.uint16)
+    low[signatures == EMPTY] = _EMPTY16
+    return low
+
+
+def unpacked(low: np.ndarray) -> np.ndarray:
+    """uint32 signatures for `are_near`, of what `packed` gave."""
+    signatures = low.astype(np.uint32)
+    signatures[low == _EMPTY16] = EMPTY
+    return signatures
 
 
 def candidates(values: np.ndarray) -> np.ndarray:
