@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from unibert.data.masking import mask_many
-from unibert.data.sampler import Sampler, smoothed_shares
+from unibert.data.sampler import Sampler
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
-from unibert.plan import accumulation_steps, check_batches, first_sample
+from unibert.plan import accumulation_steps, check_batches, first_sample, share_phases
 from unibert.schema import Masking, Recipe
 
 STEPS_AHEAD = 2
@@ -162,7 +162,7 @@ class Stream:
         world: ranks.
 
     Raises:
-        ConfigError: a batch or discriminator.turns does not divide.
+        ConfigError: a batch or discriminator.turns does not divide, or limits leave a part of the stream to nobody.
         DataError: the shards are not the recipe's, or hold fewer documents than one global batch.
     """
 
@@ -170,10 +170,12 @@ class Stream:
         check_batches(recipe, world=world)
         _check(recipe, shards)
         self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
+        phases = share_phases(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
         self.sampler = Sampler(
             samples_per_language=shards.samples_per_language,
-            shares=smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent),
+            shares=np.stack([phase.shares for phase in phases]),
             seed=recipe.train.seed,
+            starts=[phase.first for phase in phases],
         )
 
     def step(self, step: int) -> list[Batch]:

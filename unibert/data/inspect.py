@@ -11,7 +11,7 @@ from unibert.data.batches import Batch, Stream
 from unibert.data.masking import mask
 from unibert.data.shards import ShardSet
 from unibert.languages import LANGUAGES
-from unibert.plan import smoothed_shares
+from unibert.plan import run_shares
 from unibert.schema import Recipe
 
 # Isolates: a right-to-left text keeps its own order inside a left-to-right line (Unicode UAX #9).
@@ -28,7 +28,7 @@ def show(recipe: Recipe, *, samples: int = 2, console: Console | None = None) ->
     console = console or Console()
     shards = ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages)
     tokenizer = Tokenizer.from_file(str(recipe.data.folder / "tokenizer" / "tokenizer.json"))
-    shares = smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent)
+    shares = run_shares(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
     legend = [("[_]", MASKED), " masked  ", ("[a~]", RANDOM), " random  ", ("[a]", KEPT), " shown as it is"]
     console.print(Text.assemble("targets:  ", *legend))
     for language, code in enumerate(shards.languages):
