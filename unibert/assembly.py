@@ -41,7 +41,7 @@ PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "uniber
 STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed")
 STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 # Came later: named only where they are not as before, so that older checkpoints go on.
-LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
+LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum", "masking.unit")
 log = logging.getLogger(__name__)
 
 
@@ -243,6 +243,7 @@ def _put_aside(folder: Path) -> None:
 def _fingerprints(recipe: Recipe, shards: ShardSet) -> dict[str, str]:
     tree, changed = recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_defaults=True)
     stream = {path: _value(tree, path) for path in STREAM_FIELDS}
+    del stream["masking"]["unit"]
     stream |= {path: value for path in LATER_STREAM_FIELDS if (value := _value(changed, path)) is not None}
     if recipe.data.max_repeats or recipe.data.curriculum:
         stream["train.steps"] = recipe.train.steps  # then the shares depend on the length of the run

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -103,6 +103,9 @@ class Tokenizer(Table):
 
 class Masking(Table):
     """BERT's dynamic masking, seeded by sample and epoch."""
+
+    unit: Literal["token", "word"] = "token"
+    """What is masked or not as a whole: a piece, or a word, which in scripts without spaces is a piece too."""
 
     fraction: Fraction = 0.15
     """Share of the tokens of a document that become targets."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from unibert.data.masking import mask_many
 from unibert.data.sampler import Sampler
 from unibert.data.shards import ShardSet
+from unibert.data.words import WordPieces
 from unibert.errors import ConfigError, DataError
 from unibert.plan import accumulation_steps, check_batches, first_sample, share_phases
 from unibert.schema import Masking, Recipe
@@ -111,8 +112,9 @@ def make_batch(
     width: int,
     masking: Masking,
     seed: int,
+    words: WordPieces | None = None,
 ) -> Batch:
-    """Read, mask and pack D documents; `positions` are their places in the stream."""
+    """Read, mask and pack D documents; `positions` are their places in the stream, `words` those of `mask_many`."""
     texts = [shards.sample(*which) for which in zip(language.tolist(), sample.tolist(), strict=True)]
     lengths = np.array([len(text) for text in texts])
     ids_T = np.concatenate(texts)
@@ -125,6 +127,7 @@ def make_batch(
         masking=masking,
         special=shards.special,
         vocabulary_size=shards.vocabulary_size,
+        words=words,
     )
     starts_D, rows = first_fit(lengths, width=width)
     place_T = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -146,6 +149,13 @@ def make_batch(
         sample_ids=torch.from_numpy(positions.astype(np.int64)),
         tokens=len(ids_T),
     )
+
+
+def read_words(recipe: Recipe, shards: ShardSet) -> WordPieces | None:
+    """Where words begin, for masking.unit = "word"; see `WordPieces.read`."""
+    if recipe.masking.unit == "token":
+        return None
+    return WordPieces.read(shards.folder.parent / "tokenizer", vocabulary_size=shards.vocabulary_size)
 
 
 class Stream:
@@ -177,6 +187,8 @@ class Stream:
             seed=recipe.train.seed,
             starts=[phase.first for phase in phases],
         )
+
+        self.words = read_words(recipe, shards)
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of this rank in one step (from 0), prepared here and now."""
@@ -231,6 +243,7 @@ class Stream:
             width=recipe.data.max_sequence_tokens,
             masking=recipe.masking,
             seed=recipe.train.seed,
+            words=self.words,
         )
 
 
