@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unibert.data.sampler import Sampler, smoothed_shares
+from unibert.data.sampler import Sampler
+from unibert.plan import smoothed_shares
 
 STREAM, LANGUAGES, BATCH, SEEKS = 10**9, 107, 256, 200
 # Documents of each language, 10^9 in all; the largest has 10^7 times those of the smallest.

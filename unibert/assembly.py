@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,8 @@ PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "uniber
 # What decides which samples come when, and how they are masked: it cannot change within a run.
 STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed")
 STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
+# Came later: named only where they are not as before, so that older checkpoints go on.
+LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum", "masking.unit")
 log = logging.getLogger(__name__)
 
 
@@ -238,13 +241,22 @@ def _put_aside(folder: Path) -> None:
 
 
 def _fingerprints(recipe: Recipe, shards: ShardSet) -> dict[str, str]:
-    tree = recipe.model_dump(mode="json")
-    stream = {path: reduce(lambda table, key: table[key], path.split("."), tree) for path in STREAM_FIELDS}
+    tree, changed = recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_defaults=True)
+    stream = {path: _value(tree, path) for path in STREAM_FIELDS}
+    del stream["masking"]["unit"]
+    stream |= {path: value for path in LATER_STREAM_FIELDS if (value := _value(changed, path)) is not None}
+    if recipe.data.max_repeats or recipe.data.curriculum:
+        stream["train.steps"] = recipe.train.steps  # then the shares depend on the length of the run
     return {
         "shards": shards.fingerprint,
         "tokenizer": shards.tokenizer_fingerprint,
         "stream": json.dumps(stream, sort_keys=True),
     }
+
+
+def _value(tree: dict, path: str) -> Any:
+    """What stands at a dotted path; None where there is nothing."""
+    return reduce(lambda table, key: (table or {}).get(key), path.split("."), tree)
 
 
 def _same_stream(state: State, now: dict[str, str], path: Path) -> None:
@@ -253,8 +265,8 @@ def _same_stream(state: State, now: dict[str, str], path: Path) -> None:
     changed = [name for name in now if state.fingerprints.get(name) != now[name]]
     raise CheckpointError(
         f"{path} read another stream than this recipe would: {', '.join(changed)} changed (of the recipe, these "
-        f"decide the stream: {', '.join(STREAM_FIELDS)}). Change it back, give the run another name, or start over "
-        "with --resume never"
+        f"decide the stream: {', '.join(STREAM_FIELDS + LATER_STREAM_FIELDS)}). Change it back, give the run another "
+        "name, or start over with --resume never"
     )
 
 

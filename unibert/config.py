@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from unibert.data_tables import SharePhase
 from unibert.errors import ConfigError
 from unibert.schema import Masking, Objectives, Ramp, Recipe, Rung, Table
 from unibert.source_tables import Corpus, Demo
@@ -143,7 +144,9 @@ def _explain(error: ValidationError, *, where: str) -> str:
         elif item["type"] == "missing":
             lines.append(f"  {path}: is missing")
         else:
-            shown = "" if not path else f"{path} = {item['input']!r}: "
+            # A whole table would bury the message.
+            value = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+            shown = f"{path}{value}: " if path else ""
             lines.append(f"  {shown}{item['msg'].removeprefix('Value error, ')}")
     return f"{where}: {len(lines)} thing(s) to mend:\n" + "\n".join(dict.fromkeys(lines))
 
@@ -189,7 +192,7 @@ def source_help() -> Iterator[tuple[str, str, str, str]]:
 def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in table.model_fields.items():
         inner = _tables_in(field.annotation)
-        if inner and inner[0] not in (Ramp, Rung):
+        if inner and inner[0] not in (Ramp, Rung, SharePhase):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else "demo" if field.default == (Demo(),) else str(field.default)

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from unibert.source_tables import Demo, Source
 from unibert.table import Fraction, Positive, Table
 
+Temperature = Annotated[float, Field(ge=1.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
-class Data(Table):
+
+class _Smoothed(Table):
+    """A table whose `smoothing_exponent` may be given as `temperature` = 1 / exponent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _temperature_is_an_exponent(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or not isinstance(temperature := tree.get("temperature"), int | float):
+            return tree
+        if temperature < 1:
+            return tree  # the field's own check says so
+        exponent = tree.get("smoothing_exponent", 1 / temperature)
+        # A resolved recipe holds both.
+        if not isinstance(exponent, int | float) or not math.isclose(exponent, 1 / temperature, rel_tol=1e-9):
+            raise ValueError(
+                f"smoothing_exponent = {exponent} and temperature = {temperature}: two names of one number "
+                "(exponent = 1 / temperature); give one"
+            )
+        return {**tree, "smoothing_exponent": exponent}
+
+
+class SharePhase(_Smoothed):
+    """One part of a curriculum of shares."""
+
+    until_fraction: Share
+    """Where the part ends, as a fraction of the run's documents; 1.0 in the last one."""
+    smoothing_exponent: Fraction
+    """As data.smoothing_exponent, in this part of the run."""
+    temperature: Temperature | None = None
+    """As data.temperature, in this part of the run."""
+
+
+class Data(_Smoothed):
     """Where the text is, how it is cleaned, sampled and cut."""
 
     folder: Path = Path("data/demo")
@@ -22,6 +59,17 @@ class Data(Table):
     """Longest document piece, special tokens included; also the width of a packed row."""
     smoothing_exponent: Fraction = 0.5
     """A language's share is proportional to tokens ** this exponent (1 as found, 0 all equal)."""
+    temperature: Temperature | None = None
+    """The same by its other name, instead of it: exponent = 1 / temperature."""
+    max_repeats: Annotated[float, Field(gt=0)] | None = None
+    """A language's text is passed over at most so often, at an even pace; the others get what it gives up."""
+    max_share: Share | None = None
+    """No language has more of the stream than this; the others get what it gives up."""
+    share_limits: dict[str, Share] = Field(default={})
+    """The same for single languages, as in `{ en = 0.05 }`."""
+    curriculum: tuple[SharePhase, ...] = ()
+    """Shares that change over the run, a table `[[data.curriculum]]` for each part; data.smoothing_exponent throughout
+    when there is none."""
     heldout_keys: Positive = 160
     """Parallel messages held out of training, in all their languages, for retrieval."""
     heldout_lines_per_language: Positive = 100
@@ -36,6 +84,15 @@ class Data(Table):
             raise ValueError(f"two sources are called {', '.join(twice)}: give each its own `name`")
         return self
 
+    @model_validator(mode="after")
+    def _curriculum_covers_the_run(self) -> Data:
+        ends = [phase.until_fraction for phase in self.curriculum]
+        if any(after <= before for before, after in pairwise(ends)):
+            raise ValueError(f"curriculum: until_fraction must rise, not {', '.join(map(str, ends))}")
+        if ends and ends[-1] != 1.0:
+            raise ValueError(f"curriculum: the last until_fraction is {ends[-1]}, and must be 1.0")
+        return self
+
 
 class Tokenizer(Table):
     """The teacher's tokenizer, trimmed to what the text uses."""
@@ -46,6 +103,9 @@ class Tokenizer(Table):
 
 class Masking(Table):
     """BERT's dynamic masking, seeded by sample and epoch."""
+
+    unit: Literal["token", "word"] = "token"
+    """What is masked or not as a whole: a piece, or a word, which in scripts without spaces is a piece too."""
 
     fraction: Fraction = 0.15
     """Share of the tokens of a document that become targets."""

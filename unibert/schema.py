@@ -296,6 +296,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"languages named twice: {', '.join(duplicates)}"
     if not recipe.languages:
         yield "languages is empty"
+    if strangers := sorted(set(recipe.data.share_limits) - set(recipe.languages)):
+        yield f"data.share_limits names {', '.join(strangers)}, not among the recipe's languages"
     for text in recipe.train.skip_steps:
         first, _, last = text.partition(":")
         if last and int(last) < int(first):

@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from unibert.data.sampler import BLOCK, Sampler, hash64, permute, smoothed_shares
+from unibert.data.sampler import BLOCK, Sampler, hash64, permute
+from unibert.plan import smoothed_shares
 
 SAMPLES = np.array([1, 2, 17, 1000, 12345])
 SHARES = smoothed_shares(np.array([10, 30, 300, 9000, 200_000]), 0.5)
@@ -160,7 +161,7 @@ def test_a_block_is_laid_out_by_the_same_permutation():
         draw = sampler(4).draw(block * BLOCK, (block + 1) * BLOCK)
         key = np.broadcast_to(hash64(4, 1, block), BLOCK)
         slot = permute(np.arange(BLOCK), size=np.full(BLOCK, BLOCK), key=key)
-        np.testing.assert_array_equal(draw.language, np.repeat(np.arange(5), sampler().quota)[slot])
+        np.testing.assert_array_equal(draw.language, np.repeat(np.arange(5), sampler().quota[0])[slot])
 
 
 def test_permutation_spreads_uniformly():
@@ -182,3 +183,53 @@ def test_smoothed_shares():
 def test_no_torch():
     code = "import sys, unibert.data.sampler, unibert.data.shards, unibert.plan; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+TURNS = np.stack([SHARES, SHARES[::-1], smoothed_shares(np.ones(5), 1)])
+STARTS = [0, 1000, 1000 + 2 * BLOCK + 77]
+
+
+def curriculum(seed: int = 1) -> Sampler:
+    return Sampler(samples_per_language=SAMPLES, shares=TURNS, seed=seed, starts=STARTS)
+
+
+def test_the_first_part_of_a_curriculum_is_the_stream_without_one():
+    for one, other in zip(fields(curriculum().draw(0, 1000)), fields(sampler().draw(0, 1000)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_each_part_of_a_curriculum_has_its_shares():
+    for start, stop, shares in zip(STARTS[1:], [STARTS[2], STARTS[2] + BLOCK], TURNS[1:], strict=True):
+        language = curriculum().draw(start, stop).language
+        np.testing.assert_allclose(np.bincount(language, minlength=5) / len(language), shares, atol=2e-3)
+
+
+def test_passes_go_on_through_a_curriculum():
+    draw = curriculum().draw(0, STARTS[2] + BLOCK)
+    for language, size in enumerate(SAMPLES):
+        here = draw.language == language
+        epoch, sample = draw.epoch[here], draw.sample[here]
+        np.testing.assert_array_equal(epoch, np.arange(len(epoch)) // size)
+        for number in range(epoch.max()):
+            np.testing.assert_array_equal(np.sort(sample[epoch == number]), np.arange(size))
+        last = sample[epoch == epoch.max()]
+        assert len(np.unique(last)) == len(last)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_curriculum_is_the_same_for_every_world_size_and_window(world):
+    batch, first = 48, 900  # over the edges of a part and of a block
+    for first in (900, STARTS[1] + BLOCK - 100, STARTS[2] - 100):
+        whole = curriculum().draw(first, first + 5 * batch)
+        ranks = [curriculum() for _ in range(world)]
+        each = batch // world
+        starts = [(rank, first + step * batch + r * each) for step in range(5) for r, rank in enumerate(ranks)]
+        parts = [fields(rank.draw(start, start + each)) for rank, start in starts]
+        for i, column in enumerate(fields(whole)):
+            np.testing.assert_array_equal(column, np.concatenate([part[i] for part in parts]))
+
+
+def test_an_empty_part_of_a_curriculum_changes_nothing():
+    empty = Sampler(samples_per_language=SAMPLES, shares=TURNS[[0, 2, 1]], seed=1, starts=[0, 1000, 1000])
+    plain = Sampler(samples_per_language=SAMPLES, shares=TURNS[:2], seed=1, starts=[0, 1000])
+    np.testing.assert_array_equal(empty.draw(900, 1100).sample, plain.draw(900, 1100).sample)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from unibert.data.shards import ShardSet
 from unibert.data.tokenizing import cut
 from unibert.errors import ConfigError, DataError
 from unibert.plan import make_plan
+from unibert.schema import Masking
 
 CODES = tuple(TEXT)
 
@@ -301,3 +303,14 @@ def test_inspect_shows_every_language_with_its_targets(small, capsys):
     assert "[_]" in shown and "Arabic, Arab" in shown
     assert shown.count("\u2068") == shown.count("\u2069") >= 2 * 2 * len(CODES)
     assert "4 documents in" in shown
+
+
+def test_inspect_shows_whole_words(small, capsys):
+    tokenizing.run(small)
+    whole = {"unit": "word", "fraction": 0.5, "mask_fraction": 1.0, "random_fraction": 0.0}
+    capsys.readouterr()
+    inspect.show(small.model_copy(update={"masking": Masking.model_validate(whole)}), samples=1)
+    shown = capsys.readouterr().out
+    english = shown[shown.index("\nen ") :].splitlines()[2]
+    # Where a mask is, the word is masked to its end.
+    assert "[_]" in english and not re.search(r"\[_\]\w|\w\[_\]", english)

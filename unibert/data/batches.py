@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from unibert.data.masking import mask_many
-from unibert.data.sampler import Sampler, smoothed_shares
+from unibert.data.sampler import Sampler
 from unibert.data.shards import ShardSet
+from unibert.data.words import WordPieces
 from unibert.errors import ConfigError, DataError
-from unibert.plan import accumulation_steps, check_batches, first_sample
+from unibert.plan import accumulation_steps, check_batches, first_sample, share_phases
 from unibert.schema import Masking, Recipe
 
 STEPS_AHEAD = 2
@@ -111,8 +112,9 @@ def make_batch(
     width: int,
     masking: Masking,
     seed: int,
+    words: WordPieces | None = None,
 ) -> Batch:
-    """Read, mask and pack D documents; `positions` are their places in the stream."""
+    """Read, mask and pack D documents; `positions` are their places in the stream, `words` those of `mask_many`."""
     texts = [shards.sample(*which) for which in zip(language.tolist(), sample.tolist(), strict=True)]
     lengths = np.array([len(text) for text in texts])
     ids_T = np.concatenate(texts)
@@ -125,6 +127,7 @@ def make_batch(
         masking=masking,
         special=shards.special,
         vocabulary_size=shards.vocabulary_size,
+        words=words,
     )
     starts_D, rows = first_fit(lengths, width=width)
     place_T = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -148,6 +151,13 @@ def make_batch(
     )
 
 
+def read_words(recipe: Recipe, shards: ShardSet) -> WordPieces | None:
+    """Where words begin, for masking.unit = "word"; see `WordPieces.read`."""
+    if recipe.masking.unit == "token":
+        return None
+    return WordPieces.read(shards.folder.parent / "tokenizer", vocabulary_size=shards.vocabulary_size)
+
+
 class Stream:
     """The micro-batches of one rank, in order, from any step.
 
@@ -162,7 +172,7 @@ class Stream:
         world: ranks.
 
     Raises:
-        ConfigError: a batch or discriminator.turns does not divide.
+        ConfigError: a batch or discriminator.turns does not divide, or limits leave a part of the stream to nobody.
         DataError: the shards are not the recipe's, or hold fewer documents than one global batch.
     """
 
@@ -170,11 +180,15 @@ class Stream:
         check_batches(recipe, world=world)
         _check(recipe, shards)
         self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
+        phases = share_phases(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
         self.sampler = Sampler(
             samples_per_language=shards.samples_per_language,
-            shares=smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent),
+            shares=np.stack([phase.shares for phase in phases]),
             seed=recipe.train.seed,
+            starts=[phase.first for phase in phases],
         )
+
+        self.words = read_words(recipe, shards)
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of this rank in one step (from 0), prepared here and now."""
@@ -229,6 +243,7 @@ class Stream:
             width=recipe.data.max_sequence_tokens,
             masking=recipe.masking,
             seed=recipe.train.seed,
+            words=self.words,
         )
 
 

@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.text import Text
 from tokenizers import Tokenizer
 
-from unibert.data.batches import Batch, Stream
+from unibert.data.batches import Batch, Stream, read_words
 from unibert.data.masking import mask
 from unibert.data.shards import ShardSet
+from unibert.data.words import WordPieces
 from unibert.languages import LANGUAGES
-from unibert.plan import smoothed_shares
+from unibert.plan import run_shares
 from unibert.schema import Recipe
 
 # Isolates: a right-to-left text keeps its own order inside a left-to-right line (Unicode UAX #9).
@@ -27,8 +28,9 @@ def show(recipe: Recipe, *, samples: int = 2, console: Console | None = None) ->
     """
     console = console or Console()
     shards = ShardSet.open(recipe.data.folder / "shards", languages=recipe.languages)
+    words = read_words(recipe, shards)
     tokenizer = Tokenizer.from_file(str(recipe.data.folder / "tokenizer" / "tokenizer.json"))
-    shares = smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent)
+    shares = run_shares(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
     legend = [("[_]", MASKED), " masked  ", ("[a~]", RANDOM), " random  ", ("[a]", KEPT), " shown as it is"]
     console.print(Text.assemble("targets:  ", *legend))
     for language, code in enumerate(shards.languages):
@@ -37,12 +39,15 @@ def show(recipe: Recipe, *, samples: int = 2, console: Console | None = None) ->
         console.print(Text(f"\n{code}  {named}{shares[language]:.2%} of the stream", style="bold"))
         available = int(shards.samples_per_language[language])
         for number in range(min(samples, available)):
-            for line in view(recipe, shards, tokenizer, language=language, index=number * available // samples):
+            index = number * available // samples
+            for line in view(recipe, shards, tokenizer, words, language=language, index=index):
                 console.print(line)
     console.print(Text("\n" + packing(Stream(recipe, shards, rank=0, world=1).step(0)[0])))
 
 
-def view(recipe: Recipe, shards: ShardSet, tokenizer: Tokenizer, *, language: int, index: int) -> tuple[Text, Text]:
+def view(
+    recipe: Recipe, shards: ShardSet, tokenizer: Tokenizer, words: WordPieces | None, *, language: int, index: int
+) -> tuple[Text, Text]:
     """(the document as shown to the model in its first epoch, its targets)."""
     ids = shards.sample(language, index)
     shown, positions, targets = mask(
@@ -53,6 +58,7 @@ def view(recipe: Recipe, shards: ShardSet, tokenizer: Tokenizer, *, language: in
         masking=recipe.masking,
         special=shards.special,
         vocabulary_size=shards.vocabulary_size,
+        words=words,
     )
     place_of = dict(zip(positions.tolist(), targets.tolist(), strict=True))
     text = Text("  " + ISOLATE)

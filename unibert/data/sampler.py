@@ -6,7 +6,8 @@ workers, and any position is reached at once. Two steps, both reproducible bit f
 
 1. Positions come in blocks of 2**16. In each block every language has a fixed number of slots (its share,
    rounded by largest remainders), scattered by a seeded permutation of the block. The slot gives the language;
-   the language's documents are counted through in the order of the stream.
+   the language's documents are counted through in the order of the stream. Where shares change over the run, each
+   part has blocks of its own (the last one cut off), and the count goes on from what the parts before it had.
 2. That running count gives `epoch, place = divmod(count, documents of the language)`, and a seeded permutation
    of (language, epoch) turns the place into a document: no repeat within a pass over a language.
 
@@ -16,18 +17,19 @@ inside (Black & Rogaway 2002, "Ciphers with arbitrary finite domains", methods 2
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from unibert.plan import smoothed_shares
+from unibert.plan.shares import BLOCK, quotas
 
-__all__ = ["BLOCK", "Draw", "Sampler", "hash64", "permute", "smoothed_shares"]
+__all__ = ["BLOCK", "Draw", "Sampler", "hash64", "permute"]
 
 SIDE = 256
-BLOCK = SIDE * SIDE
-"""Positions in a block: the whole grid of one-byte coordinates, so its permutation needs no walk."""
+assert SIDE * SIDE == BLOCK, "a block is the whole grid of one-byte coordinates, so that its permutation needs no walk"
 ROUNDS = 6
 MASK64 = (1 << 64) - 1
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -124,8 +126,9 @@ class Sampler:
 
     Args:
         samples_per_language: documents of each language, [L], all at least 1; L at most BLOCK.
-        shares: the languages' shares of the stream, [L], summing to 1.
+        shares: the languages' shares of the stream, [L], summing to 1; [K, L] where they change.
         seed: of the order.
+        starts: first position of each of the K parts with shares of its own, from 0, not falling.
 
     A language gets a whole number of a block's slots, at least one. So a share s is met within 1 / BLOCK = 1.5e-5,
     which for a tiny one is a relative error of up to 1 / (s * BLOCK): 1.5 % for s = 0.001, 15 % for s = 0.0001;
@@ -133,15 +136,26 @@ class Sampler:
     in all, the others give in proportion to their shares.
     """
 
-    def __init__(self, *, samples_per_language: Sequence[int] | np.ndarray, shares: np.ndarray, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        samples_per_language: Sequence[int] | np.ndarray,
+        shares: np.ndarray,
+        seed: int,
+        starts: Sequence[int] = (0,),
+    ) -> None:
         self.samples_per_language = np.asarray(samples_per_language, dtype=np.int64)
         assert self.samples_per_language.min() >= 1, "a language without documents"
-        self.seed = seed
-        self.quota = _quotas(np.asarray(shares, dtype=np.float64), total=BLOCK)
-        # 16 bits hold every language, since each has a slot; numpy sorts them by radix.
-        self._slots = np.repeat(np.arange(len(self.quota), dtype=np.uint16), self.quota)
-        self._slot_ranks = np.arange(BLOCK) - np.repeat(np.cumsum(self.quota) - self.quota, self.quota)
-        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
+        self.seed, self._starts, self._stops = seed, list(starts), [*starts[1:], 1 << 62]
+        self.quota = np.stack([quotas(row) for row in np.atleast_2d(np.asarray(shares, dtype=np.float64))])  # [K, L]
+        self._block: tuple[int, int, np.ndarray, np.ndarray] | None = None
+        # What the parts before each part had: blocks begun, and documents of each language.
+        self._blocks, self._before = [0], [np.zeros_like(self.samples_per_language)]
+        for part, (start, stop) in enumerate(pairwise(self._starts)):
+            whole, more = divmod(stop - start, BLOCK)
+            cut_off = np.bincount(self._layout(part, whole)[0][:more], minlength=len(self._before[0]))
+            self._before.append(self._before[part] + whole * self.quota[part] + cut_off)
+            self._blocks.append(self._blocks[part] + whole + (more > 0))
 
     def draw(self, start: int, stop: int) -> Draw:
         """The documents at positions start .. stop-1, counted from 0. Memory and time do not depend on `start`."""
@@ -149,38 +163,30 @@ class Sampler:
         count = np.empty(stop - start, dtype=np.int64)
         position = start
         while position < stop:
-            block, first = divmod(position, BLOCK)
-            last = min(BLOCK, first + stop - position)
-            languages, ranks = self._layout(block)
+            part = bisect_right(self._starts, position) - 1
+            block, first = divmod(position - self._starts[part], BLOCK)
+            last = min(first + min(stop, self._stops[part]) - position, BLOCK)
+            languages, ranks = self._layout(part, block)
             here = slice(position - start, position - start + last - first)
             language[here] = languages[first:last]
-            count[here] = block * self.quota[language[here]] + ranks[first:last]
+            before = self._before[part] + block * self.quota[part]
+            count[here] = before[language[here]] + ranks[first:last]
             position += last - first
         size = self.samples_per_language[language]
         epoch, place = np.divmod(count, size)
         sample = permute(place, size=size, key=hash64(self.seed, _DOCUMENTS, language, epoch))
         return Draw(language, sample, epoch.astype(np.int32))
 
-    def _layout(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Language of each slot of a block, and how many slots before it in the block have the same one."""
+    def _layout(self, part: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Language of each slot of a part's block, and how many slots before it in the block have the same one."""
         # The last block is kept, since draws are mostly consecutive: a local name, as two threads may draw.
         kept = self._block
-        if kept is None or kept[0] != block:
-            languages = self._slots[_permute_block(hash64(self.seed, _BLOCKS, block))]
+        if kept is None or kept[:2] != (part, block):
+            quota = self.quota[part]
+            # 16 bits hold every language, since each has a slot; numpy sorts them by radix.
+            slots = np.repeat(np.arange(len(quota), dtype=np.uint16), quota)
+            languages = slots[_permute_block(hash64(self.seed, _BLOCKS, self._blocks[part] + block))]
             ranks = np.empty(BLOCK, dtype=np.int64)
-            ranks[np.argsort(languages, kind="stable")] = self._slot_ranks
-            kept = self._block = (block, languages, ranks)
-        return kept[1], kept[2]
-
-
-def _quotas(shares: np.ndarray, *, total: int) -> np.ndarray:
-    """Whole numbers near shares * total that sum to total, by largest remainders, each at least 1."""
-    assert len(shares) <= total, f"more than {total} languages"
-    assert abs(shares.sum() - 1) < 1e-9, "shares must sum to 1"
-    # One slot each first, so that a tiny language is not lost to rounding.
-    exact = np.maximum(shares * total - 1, 0)
-    exact *= (total - len(shares)) / exact.sum() if exact.sum() else 0
-    quota = np.floor(exact).astype(np.int64) + 1
-    by_remainder = np.argsort(-(exact - np.floor(exact)), kind="stable")
-    quota[by_remainder[: total - quota.sum()]] += 1
-    return quota
+            ranks[np.argsort(languages, kind="stable")] = np.arange(BLOCK) - np.repeat(np.cumsum(quota) - quota, quota)
+            kept = self._block = (part, block, languages, ranks)
+        return kept[2], kept[3]

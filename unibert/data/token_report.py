@@ -11,7 +11,7 @@ from rich.table import Table
 
 from unibert.data.lines import atomic, read_json, write_json
 from unibert.languages import LANGUAGES
-from unibert.plan import first_sample, make_language_plans
+from unibert.plan import explain_shares, make_language_plans, run_sequences
 from unibert.schema import Recipe
 
 COLUMNS = (
@@ -35,8 +35,8 @@ FILE_ONLY = frozenset({"name", "script", "characters_per_token"})
 EXPLANATION = """\
 - **documents**: lines of clean text, deduplicated, nothing of the held-out part among them; **tokens** include the
   first and last special token of each piece.
-- **share**: of the training stream, tokens to the power of {exponent}; **repeated**: how often each document is
-  seen in {sequences:,} documents of the run `{name}`.
+- **share**: of the training stream, by {shares}; **repeated**: how often each document is
+  seen in {sequences:,} documents of the run `{name}`; **part**: the share in a part of `data.curriculum`.
 - **tok/word**: fertility, words separated by white space (of no meaning in scripts without spaces, where chars/tok
   says more).
 - **new**: tokens that are characters which the teacher's tokenizer lacks; their embedding begins as that of its
@@ -50,22 +50,22 @@ def build(recipe: Recipe) -> dict[str, Any]:
     """The report of a recipe's data folder, from its finished shards."""
     folder = recipe.data.folder
     entries = {name: read_json(folder / name / "manifest.json") for name in ("shards", "shards_heldout")}
-    sequences = first_sample(recipe, recipe.train.steps + 1)
-    plans = {item.code: item for item in make_language_plans(recipe, entries["shards"], sequences=sequences)}
+    plans = {item.code: item for item in make_language_plans(recipe, entries["shards"])}
     rows = {}
     for code in recipe.languages:
         entry = entries["shards"]["languages"][code]
         rows[code] = _row(code, entry) | {
             "share": plans[code].share,
             "epochs": plans[code].epochs,
+            "phase_shares": plans[code].phase_shares,
             "heldout_documents": entries["shards_heldout"]["languages"][code]["facts"]["documents"],
         }
     sums = ("documents", "samples", "characters", "tokens", "dropped_tokens", "dropped_documents", "special_strings")
     tokenizer = folder / "tokenizer" / "report.json"
     return {
         "recipe": recipe.name,
-        "sequences": sequences,
-        "smoothing_exponent": recipe.data.smoothing_exponent,
+        "sequences": run_sequences(recipe),
+        "shares": explain_shares(recipe),
         "tokenizer": read_json(tokenizer) if tokenizer.is_file() else None,
         "languages": rows,
         "totals": {key: sum(row[key] for row in rows.values()) for key in sums},
@@ -105,6 +105,8 @@ def markdown(report: dict[str, Any]) -> str:
     """The report for people."""
     totals = report["totals"]
     head = [name for name, _ in COLUMNS]
+    parts = len(next(iter(report["languages"].values()))["phase_shares"])
+    head += [f"{part}. part %" for part in range(1, parts + 1)]
     lines = [
         "# The text, language by language",
         "",
@@ -115,14 +117,17 @@ def markdown(report: dict[str, Any]) -> str:
         "|" + "|".join(["---"] * 3 + ["---:"] * (len(head) - 3)) + "|",
         *("| " + " | ".join(row) + " |" for row in rows(report)),
         "",
-        EXPLANATION.format(exponent=report["smoothing_exponent"], sequences=report["sequences"], name=report["recipe"]),
+        EXPLANATION.format(shares=report["shares"], sequences=report["sequences"], name=report["recipe"]),
     ]
     return "\n".join(lines)
 
 
 def rows(report: dict[str, Any]) -> list[list[str]]:
-    """The table's cells, a row for each language."""
-    return [[_cell(key, code, row) for _, key in COLUMNS] for code, row in report["languages"].items()]
+    """The table's cells, a row for each language; after COLUMNS, its share in each part of a curriculum."""
+    return [
+        [_cell(key, code, row) for _, key in COLUMNS] + [f"{100 * share:.2f}" for share in row["phase_shares"]]
+        for code, row in report["languages"].items()
+    ]
 
 
 def _cell(key: str, code: str, row: dict[str, Any]) -> str:

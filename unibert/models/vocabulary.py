@@ -16,13 +16,13 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from unibert.config import Recipe
 from unibert.data.lines import file_sha256, finished, say, write_json
-from unibert.data.sampler import smoothed_shares
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
 from unibert.models.encoder import Encoder, load_encoder
 from unibert.models.folders import newest_export, replaced_folder, save_hf
 from unibert.models.head_start import fit_head
 from unibert.models.heads import masked_lm_head, seeded, start_head
+from unibert.plan import run_shares
 
 TRIM_FILE = "trim.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -142,7 +142,7 @@ def log_frequencies(recipe: Recipe, *, shards: ShardSet) -> Tensor:
     log sum_l share_l (n_lv + 1/V) / (n_l + 1), over languages l with their smoothed shares; special tokens count 0.
     """
     size = shards.vocabulary_size
-    shares_L = smoothed_shares(shards.tokens_per_language, recipe.data.smoothing_exponent)
+    shares_L = run_shares(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
     mixed_V = np.zeros(size)
     for language, share in enumerate(shares_L):
         counts_V = np.bincount(shards.tokens(language), minlength=size).astype(np.float64)

@@ -20,11 +20,11 @@ from unibert.plan.batch import (
     first_sample,
     global_batch,
     rate_factor,
-    smoothed_shares,
     stretches,
     turn_length,
 )
 from unibert.plan.memory import Dimensions, Engine, engines_of, student_dimensions
+from unibert.plan.shares import explain_shares, run_sequences, run_shares, share_phases, smoothed_shares, stream_shares
 from unibert.schema import Recipe
 
 __all__ = [
@@ -35,11 +35,15 @@ __all__ = [
     "Stretch",
     "accumulation_steps",
     "check_batches",
+    "explain_shares",
     "first_sample",
     "global_batch",
     "make_language_plans",
     "make_plan",
     "rate_factor",
+    "run_sequences",
+    "run_shares",
+    "share_phases",
     "smoothed_shares",
     "turn_length",
 ]
@@ -58,8 +62,11 @@ class LanguagePlan:
     samples: int
     tokens: int
     share: float
+    """Of the run's documents, as the sampler rounds it."""
     epochs: float
     """How often each of its documents is seen."""
+    phase_shares: tuple[float, ...] = ()
+    """Share in each part of data.curriculum."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Plan:
     engines: tuple[Engine, ...]
     languages: tuple[LanguagePlan, ...]
     """Empty before there are shards."""
+    shares: str
+    """How their shares come about."""
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -141,11 +150,13 @@ class Plan:
         if not self.languages:
             return ["languages: shares are known once there are shards (unibert data tokenize RECIPE)"]
         head = ("language", "documents", "tokens", "share %", "epochs")
+        head += tuple(f"{phase}. part" for phase, _ in enumerate(self.languages[0].phase_shares, start=1))
         rows = [
             (item.code, f"{item.samples:,}", f"{item.tokens:,}", f"{100 * item.share:.3f}", f"{item.epochs:.2f}")
+            + tuple(f"{100 * share:.3f}" for share in item.phase_shares)
             for item in self.languages
         ]
-        return [f"{len(rows)} languages", *_columns([head, *rows])]
+        return [f"{len(rows)} languages, each by {self.shares}", *_columns([head, *rows])]
 
     def _notes(self) -> list[str]:
         return ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
@@ -178,7 +189,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
     train, ladder = recipe.train, stretches(recipe, world=world)
     sequences = ladder[-1].sequences
     manifest = _manifest(recipe)
-    languages = make_language_plans(recipe, manifest, sequences=sequences) if manifest else ()
+    languages = make_language_plans(recipe, manifest) if manifest else ()
     mean_length = sum(item.share * item.tokens / item.samples for item in languages)
     half_row = recipe.data.max_sequence_tokens / 2  # what packing leaves over of the last row, on average
     dimensions, guess = student_dimensions(recipe, manifest)
@@ -204,6 +215,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
         padding_fraction=padding,
         engines=engines,
         languages=languages,
+        shares=explain_shares(recipe),
         notes=tuple(notes),
     )
 
@@ -218,10 +230,11 @@ def _manifest(recipe: Recipe) -> dict[str, Any] | None:
         raise DataError(f"{path}: damaged ({error}); run: unibert data tokenize RECIPE --force") from None
 
 
-def make_language_plans(recipe: Recipe, manifest: Mapping[str, Any], *, sequences: int) -> tuple[LanguagePlan, ...]:
-    """Each language's part of `sequences` documents, in the recipe's order; `manifest` is the shards' own.
+def make_language_plans(recipe: Recipe, manifest: Mapping[str, Any]) -> tuple[LanguagePlan, ...]:
+    """Each language's part of the run, in the recipe's order; `manifest` is the shards' own.
 
     Raises:
+        ConfigError: the limits of shares leave a part of the stream to no language.
         DataError: a language of the recipe has no text.
     """
     entries = manifest["languages"]
@@ -231,13 +244,12 @@ def make_language_plans(recipe: Recipe, manifest: Mapping[str, Any], *, sequence
             f"{recipe.data.folder / 'shards'}: no text of {', '.join(lost)}: take it out of the recipe's languages, "
             "or get its text and run: unibert data tokenize RECIPE --force"
         )
-    tokens = np.array([entries[code]["tokens"] for code in recipe.languages])
-    shares = smoothed_shares(tokens, recipe.data.smoothing_exponent)
-    return tuple(
-        LanguagePlan(code, samples, entries[code]["tokens"], float(share), float(sequences * share / samples))
-        for code, share in zip(recipe.languages, shares, strict=True)
-        for samples in [entries[code]["samples"]]
-    )
+    samples, tokens = (np.array([entries[code][key] for code in recipe.languages]) for key in ("samples", "tokens"))
+    shares = run_shares(recipe, samples=samples, tokens=tokens)
+    by_phase = stream_shares(recipe, samples=samples, tokens=tokens) if recipe.data.curriculum else shares[None][:0]
+    epochs = run_sequences(recipe) * shares / samples
+    columns = (samples.tolist(), tokens.tolist(), shares.tolist(), epochs.tolist(), map(tuple, by_phase.T.tolist()))
+    return tuple(LanguagePlan(*row) for row in zip(recipe.languages, *columns, strict=True))
 
 
 def _warnings(languages: tuple[LanguagePlan, ...], batch: int, padding: float | None) -> list[str]:
@@ -245,12 +257,12 @@ def _warnings(languages: tuple[LanguagePlan, ...], batch: int, padding: float | 
     repeated = [f"{item.code} {item.epochs:.0f}x" for item in languages if item.epochs > MANY_EPOCHS]
     if repeated:
         notes.append(
-            f"repeated more than {MANY_EPOCHS} times: {', '.join(repeated)}; get more text, or raise "
-            "data.smoothing_exponent"
+            f"repeated more than {MANY_EPOCHS} times: {', '.join(repeated)}; get more text, raise "
+            "data.smoothing_exponent, or set data.max_repeats"
         )
-    small = [item.code for item in languages if item.samples < batch]
-    if small:
-        notes.append(f"fewer documents than one global batch ({batch}): {', '.join(small)}")
+    twice = [item.code for item in languages if max(item.share, *item.phase_shares, 0) * batch > item.samples]
+    if twice:
+        notes.append(f"documents come more than once in one global batch ({batch}): {', '.join(twice)}")
     if padding is not None and padding > MUCH_PADDING:
         notes.append(f"about {padding:.0%} of each micro-batch is padding: raise train.micro_batch_sequences")
     return notes

@@ -1,4 +1,4 @@
-"""Batch arithmetic, the large-batch ladder, and language shares.
+"""Batch arithmetic and the large-batch ladder.
 
 Steps count from 1. The batch of a step depends on the recipe alone, never on ranks or micro-batch, so that every
 world size reads the same documents in the same step.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
 
 from unibert.errors import ConfigError
 from unibert.schema import Recipe
@@ -29,15 +27,6 @@ class Stretch:
     """Of the learning rate."""
     sequences: int
     """Documents from the first step of the run to last_step."""
-
-
-def smoothed_shares(tokens_per_language: np.ndarray, exponent: float) -> np.ndarray:
-    """Share of each language in the stream: tokens ** exponent, normalised; [L] to float64 [L].
-
-    1 keeps the languages as found, 0 makes them equal. Source: multilingual BERT (exponent 0.7), XLM-R (0.3).
-    """
-    weights = np.asarray(tokens_per_language, dtype=np.float64) ** exponent
-    return weights / weights.sum()
 
 
 def global_batch(recipe: Recipe, step: int) -> int:
