@@ -1,4 +1,4 @@
-"""Text to shards: trim the teacher's tokenizer to the text, tokenize every language, report.
+"""Text to shards: make the tokenizer, tokenize every language, report.
 
 A document longer than data.max_sequence_tokens is cut into consecutive pieces without overlap; each piece gets a
 first and a last special token. A last piece shorter than SHORTEST_REST tokens is dropped unless it is the only one.
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from unibert.data import token_report
+from unibert.data import token_report, tokenizer_training
 from unibert.data.lines import file_sha256, read_json, say
 from unibert.data.progress import progress
 from unibert.data.shard_format import VERSION, TokenizerFacts, write_language, write_manifest
-from unibert.data.trimming import normalised, texts_in_chunks, trim, unknown_characters
+from unibert.data.trimming import normalised, texts_in_chunks, unknown_characters
 from unibert.errors import ConfigError, DataError
 from unibert.schema import Recipe
 
@@ -77,11 +77,7 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     clean = _texts(recipe, folder / "clean")
     heldout = _texts(recipe, folder / "heldout" / "lines")
     tokenizer = folder / "tokenizer"
-    if recipe.teacher is not None:
-        source, size = recipe.teacher.original, recipe.tokenizer.max_pieces
-        trim(source, texts=clean, max_pieces=size, into=tokenizer, force=force)
-    elif not (tokenizer / "tokenizer.json").is_file():
-        raise ConfigError(f"no [teacher] whose tokenizer could be taken, and none in {tokenizer}")
+    tokenizer_training.make(recipe, texts={code: [path] for code, path in clean.items()}, into=tokenizer, force=force)
     make_shards(clean, tokenizer=tokenizer, into=folder / "shards", max_sequence_tokens=length, force=force)
     make_shards(heldout, tokenizer=tokenizer, into=folder / "shards_heldout", max_sequence_tokens=length, force=force)
     report = token_report.build(recipe)

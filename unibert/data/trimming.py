@@ -13,7 +13,7 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -49,12 +49,14 @@ def texts_in_chunks(path: Path) -> Iterator[list[str]]:
         yield chunk
 
 
-def trim(source: Path, *, texts: dict[str, Path], max_pieces: int, into: Path, force: bool = False) -> Path:
+def trim(
+    source: Path, *, texts: Mapping[str, Sequence[Path]], max_pieces: int, into: Path, force: bool = False
+) -> Path:
     """Write the trimmed tokenizer: tokenizer.json, tokenizer_config.json, kept_ids.npy and report.json.
 
     Args:
         source: folder of the teacher's tokenizer.json.
-        texts: language code to its clean JSON Lines file.
+        texts: language code to its clean JSON Lines files.
         max_pieces: most used pieces kept.
         into: folder written to.
         force: do it although it is finished.
@@ -68,9 +70,9 @@ def trim(source: Path, *, texts: dict[str, Path], max_pieces: int, into: Path, f
     settings = {
         "source": _sha_of_tokenizer(source),
         "max_pieces": max_pieces,
-        "texts": {code: file_sha256(path) for code, path in texts.items()},
+        "texts": {code: [file_sha256(path) for path in paths] for code, paths in texts.items()},
     }
-    if not force and _covered(into, settings):
+    if not force and covered(into, settings):
         say(f"tokenizer: {into} is trimmed already")
         return into
     tree = _read_unigram(source / "tokenizer.json")
@@ -102,7 +104,7 @@ def _sha_of_tokenizer(source: Path) -> str:
     return file_sha256(path)
 
 
-def _covered(folder: Path, settings: dict[str, Any]) -> bool:
+def covered(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether the folder's tokenizer was made by these settings, from these texts or from these and more."""
     report = folder / "report.json"
     before = read_json(report).get("settings", {}) if report.is_file() else {}
@@ -118,7 +120,7 @@ def _read_unigram(path: Path) -> dict[str, Any]:
     return tree | {"truncation": None, "padding": None}
 
 
-def count_pieces(tree: dict[str, Any], *, texts: dict[str, Path]) -> Usage:
+def count_pieces(tree: dict[str, Any], *, texts: Mapping[str, Sequence[Path]]) -> Usage:
     """Count what the tokenizer `tree` makes of every text.
 
     A Metaspace tokenizer treats words (between spaces) one by one, so each different word is tokenized once.
@@ -128,7 +130,7 @@ def count_pieces(tree: dict[str, Any], *, texts: dict[str, Path]) -> Usage:
     known = {piece for piece, _ in tree["model"]["vocab"] if len(piece) == 1}
     for code in progress(list(texts), what="counting pieces"):
         words: Counter[str] = Counter()
-        for chunk in texts_in_chunks(texts[code]):
+        for chunk in chain.from_iterable(map(texts_in_chunks, texts[code])):
             words.update(chain.from_iterable(map(str.split, chunk)))
             if len(words) > WORDS_AT_ONCE:
                 _count_words(words, tokenizer=tokenizer, unk=tree["model"]["unk_id"], known=known, usage=usage)
