@@ -195,9 +195,10 @@ def test_a_student_is_trained_and_exported_with_it(tmp_path):
     options = [*WITHOUT_TEACHER, "--tokenizer.max_pieces", "500"]
     recipe = load_recipe(path, options)
     texts_of(recipe.data.folder / "clean")
-    tokenizing.run(recipe)
+    report = tokenizing.run(recipe)
     shards = ShardSet.open(recipe.data.folder / "shards")
     assert shards.vocabulary_size == 500
+    assert report["languages"]["ru"]["bytes"] == 0 == report["languages"]["ru"]["unknown"]
     train(path, *options)
     export = recipe.run_folder / "hf" / "step_00000006"
     tokenizer, model = AutoTokenizer.from_pretrained(export), AutoModelForMaskedLM.from_pretrained(export)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import regex
 from tokenizers import (
@@ -147,13 +147,14 @@ def _trainer(kind: Kind, *, size: int, alphabet: list[str], tokens: list[str]) -
             show_progress=False,
         )
     # Named here, single characters get their ids in this order, not in a hash table's.
+    options: dict[str, Any] = {"continuing_subword_prefix": CONTINUED} if kind == "wordpiece" else {}
     return trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[*tokens, *single],
         min_frequency=LEAST_COUNT,
         max_token_length=LONGEST_PIECE,
         show_progress=False,
-        **({"continuing_subword_prefix": CONTINUED} if kind == "wordpiece" else {}),
+        **options,
     )
 
 

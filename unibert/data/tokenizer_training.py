@@ -104,6 +104,7 @@ def train(
         byte_fallback=table.byte_fallback,
     )
     unknown = tokenizer.token_to_id(roles(kind)["unk"])
+    assert unknown is not None
     languages = {
         code: _facts(tokenizer, sample, code, counts=counts[code], letters=letters, unknown=unknown) for code in texts
     }
