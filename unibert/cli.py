@@ -54,9 +54,11 @@ class DataCommand:
     def run(self, overrides: Sequence[str]) -> None:
         recipe = load_recipe(self.recipe, overrides)
         if self.stage == "inspect":
-            from unibert.data import inspect
+            from unibert.data import inspect, report
 
             inspect.show(recipe)
+            page, *charts = report.write(recipe)
+            print(f"\nper language, in a browser: {page} (charts: {charts[0].parent})")
             return
         from importlib import import_module
 

@@ -95,10 +95,23 @@ class Data(_Smoothed):
 
 
 class Tokenizer(Table):
-    """The teacher's tokenizer, trimmed to what the text uses."""
+    """The teacher's tokenizer, trimmed to what the text uses, or one trained on the text."""
 
+    kind: Literal["teacher", "wordpiece", "bpe", "unigram"] = "teacher"
+    """The teacher's, or one trained on the smoothed mixture; that one shares no vocabulary with a teacher, so the
+    student begins from random weights."""
     max_pieces: Positive = 40000
-    """Most frequent pieces kept; single characters that occur are kept besides, so text round-trips."""
+    """Most frequent pieces kept of the teacher's; single characters that occur are kept besides, so text round-trips.
+    Of a trained one the largest vocabulary, all in all."""
+    byte_fallback: bool = True
+    """Trained bpe and unigram: characters outside the alphabet become their UTF-8 bytes, so nothing is unknown;
+    wordpiece has no such thing and keeps its [UNK]."""
+    character_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9995
+    """Trained: share of each language's characters that are pieces of their own; letters of small alphabets all are."""
+    normal_form: Literal["nfc", "nfkc"] = "nfkc"
+    """Trained: Unicode form of the text; nfkc also makes one of full-width, superscript and other variants."""
+    sample_characters: Positive = 100_000_000
+    """Trained: characters read in all, each language its smoothed share of them and none twice."""
 
 
 class Masking(Table):

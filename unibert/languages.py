@@ -1,10 +1,11 @@
-"""The languages UniBERT trains on, as a table: code, name, script, family, membership in mBERT and XLM-R.
+"""The languages UniBERT trains on, as a table: code, name, script, family, Wikipedia, membership in mBERT and XLM-R.
 
 UniBERT's own list of 107 languages is not public. This one is our choice: the 104 of multilingual BERT, and
 Amharic, Khmer and Sinhala, which XLM-R has and which add three scripts that mBERT lacks.
 
-Codes are Wikipedia's, as in mBERT, with two exceptions: Norwegian Bokmal is `nb` and traditional Chinese `zh-hant`.
-XLM-R's 100 are 94 languages and scripts plus six romanised or Zawgyi variants; 79 of the 94 are here.
+Codes are Wikipedia's, as in mBERT, with two exceptions: Norwegian Bokmål is `nb` and traditional Chinese `zh-hant`.
+XLM-R's 100 are 94 languages and scripts plus six romanised or Zawgyi variants; 79 of the 94 are here. Membership is
+that of BERT's own list (google-research/bert, multilingual.md, the cased model) and of the XLM-R paper's appendix A.
 `family` is the branch for Indo-European (Germanic, Slavic, ...) and the family elsewhere. Pure python.
 """
 
@@ -38,6 +39,11 @@ class Language:
     def mediawiki(self) -> tuple[str, ...]:
         """File names MediaWiki uses for this language, the preferred one first."""
         return (self.code, *self.aliases)
+
+    @property
+    def wikipedia(self) -> str | None:
+        """The code of its Wikipedia; None for traditional Chinese, which zh's has mixed with simplified."""
+        return {"nb": "no", "zh-hant": None}.get(self.code, self.code)
 
 
 # code | name | script | family | m: in mBERT, x: in XLM-R | aliases
@@ -108,7 +114,7 @@ mn|Mongolian|Cyrl|Mongolic|mx|
 mr|Marathi|Deva|Indo-Aryan|mx|
 ms|Malay|Latn|Austronesian|mx|
 my|Burmese|Mymr|Sino-Tibetan|mx|
-nb|Norwegian Bokmal|Latn|Germanic|mx|no
+nb|Norwegian Bokmål|Latn|Germanic|mx|no
 nds|Low German|Latn|Germanic|m|
 ne|Nepali|Deva|Indo-Aryan|mx|
 new|Newar|Deva|Sino-Tibetan|m|
@@ -144,7 +150,7 @@ uk|Ukrainian|Cyrl|Slavic|mx|
 ur|Urdu|Arab|Indo-Aryan|mx|
 uz|Uzbek|Latn|Turkic|mx|
 vi|Vietnamese|Latn|Austroasiatic|mx|
-vo|Volapuk|Latn|Constructed|m|
+vo|Volapük|Latn|Constructed|m|
 war|Waray|Latn|Austronesian|m|
 yo|Yoruba|Latn|Niger-Congo|m|
 zh|Chinese (simplified)|Hans|Sinitic|mx|zh-hans zh-cn zh-sg zh-my
@@ -192,8 +198,8 @@ def code_of(tag: str) -> str | None:
 
 
 def wikipedia_code(code: str) -> str | None:
-    """The code of a language's Wikipedia; None for traditional Chinese, which zh's has mixed with simplified."""
-    return {"nb": "no", "zh-hant": None}.get(code, code)
+    """`Language.wikipedia` of a code; a code that is not in the table is its own."""
+    return LANGUAGES[code].wikipedia if code in LANGUAGES else code
 
 
 def by_language(tags: Iterable[str]) -> dict[str, list[str]]:

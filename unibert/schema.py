@@ -305,6 +305,23 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     yield from _ladder_problems(recipe.train)
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
+    yield from _vocabulary_problems(recipe)
+
+
+def _vocabulary_problems(recipe: Recipe) -> Iterator[str]:
+    """What a student with a tokenizer of its own cannot take over from a teacher."""
+    kind = recipe.tokenizer.kind
+    if kind == "teacher" or recipe.teacher is None:
+        return
+    why = f'tokenizer.kind = "{kind}" shares no vocabulary with the teacher'
+    if recipe.student.start == "teacher":
+        yield f'{why}, so its embeddings mean other pieces: set student.start = "random", or tokenizer.kind = "teacher"'
+    for name, reason in {
+        "distill_hidden": "its states stand at other tokens",
+        "distill_logits": "its logits are of other pieces",
+    }.items():
+        if getattr(recipe.objectives, name) is not None:
+            yield f'{why}, so {reason}: take [objectives.{name}] out, or set tokenizer.kind = "teacher"'
 
 
 def _ladder_problems(train: Train) -> Iterator[str]:

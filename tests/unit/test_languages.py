@@ -7,7 +7,7 @@ import pytest
 
 from unibert.data.cleaning import reason_to_drop
 from unibert.errors import ConfigError
-from unibert.languages import LANGUAGES, by_language, check, code_of, script_of
+from unibert.languages import LANGUAGES, by_language, check, code_of, script_of, wikipedia_code
 
 
 def test_the_table_has_107_languages_of_which_104_are_mberts() -> None:
@@ -16,6 +16,25 @@ def test_the_table_has_107_languages_of_which_104_are_mberts() -> None:
     assert {code for code, language in LANGUAGES.items() if not language.in_mbert} == {"am", "km", "si"}
     # XLM-R's 100 without its 6 romanised or Zawgyi variants and the 15 languages that are not here
     assert sum(language.in_xlmr for language in LANGUAGES.values()) == 100 - 6 - 15
+
+
+# Of the lists that were published with the models, in Wikipedia's codes: what mBERT has and XLM-R has not, and what
+# XLM-R has besides our own languages.
+ONLY_MBERT = "an ast azb ba bar bpy ce ceb cv ht io lb lmo min nds new nn oc pms pnb scn sco sh tg tt vo war yo".split()
+ONLY_XLMR = "as eo gd ha ku lo om or ps sa sd so ug xh yi".split()
+
+
+def test_membership_is_that_of_the_published_lists() -> None:
+    assert {code for code, language in LANGUAGES.items() if not language.in_xlmr} == set(ONLY_MBERT)
+    assert len(ONLY_XLMR) == 15 and not LANGUAGES.keys() & set(ONLY_XLMR)
+    assert all(language.in_mbert or language.in_xlmr for language in LANGUAGES.values())
+
+
+def test_every_language_has_a_wikipedia_of_its_own_but_traditional_chinese() -> None:
+    codes = [language.wikipedia for language in LANGUAGES.values()]
+    assert len(set(codes)) == 107 and codes.count(None) == 1
+    assert (wikipedia_code("nb"), wikipedia_code("nn"), wikipedia_code("zh")) == ("no", "nn", "zh")
+    assert wikipedia_code("zh-hant") is None and wikipedia_code("als") == "als"
 
 
 def test_every_entry_is_complete_and_its_script_can_be_checked() -> None:

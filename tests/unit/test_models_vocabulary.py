@@ -28,8 +28,8 @@ def recipe(tmp_path_factory):
     AutoModelForMaskedLM.from_pretrained(whole).bert.save_pretrained(whole)
     texts = {}
     for code in LANGUAGES:
-        texts[code] = folder / f"{code}.jsonl"
-        texts[code].write_text("".join(json.dumps({"text": line}) + "\n" for line in sentences(code, count=80)))
+        texts[code] = [folder / f"{code}.jsonl"]
+        texts[code][0].write_text("".join(json.dumps({"text": line}) + "\n" for line in sentences(code, count=80)))
     data = folder / "data"
     trimming.trim(whole, texts=texts, max_pieces=PIECES, into=data / "tokenizer")
     make_shards(data / "shards", AutoTokenizer.from_pretrained(data / "tokenizer"), count=30, seed=1)

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.unit.small_data import TEXT, lines, recipe, write_rows, write_teacher, write_texts
+from unibert import schema
 from unibert.data import inspect, tokenizing
 from unibert.data.shard_format import TokenizerFacts
 from unibert.data.shards import ShardSet
@@ -138,6 +139,22 @@ def test_report_agrees_with_the_plan_and_is_readable(small):
     assert written["totals"]["documents"] == 360
     page = (small.data.folder / "report.md").read_text(encoding="utf-8")
     assert page.count("\n| ") == 1 + len(CODES) and "| ar | Arabic |" in page
+
+
+def test_report_knows_lengths_and_bytes(small):
+    trained = {"kind": "bpe", "max_pieces": 800, "character_coverage": 0.8}
+    report = tokenizing.run(small.model_copy(update={"tokenizer": schema.Tokenizer.model_validate(trained)}))
+    shards = ShardSet.open(small.data.folder / "shards", languages=CODES)
+    tokenizer = Tokenizer.from_file(str(small.data.folder / "tokenizer" / "tokenizer.json"))
+    for language, code in enumerate(CODES):
+        row, lengths = report["languages"][code], shards.lengths(language)
+        assert row["lengths"]["0.5"] == sorted(lengths)[(len(lengths) + 1) // 2 - 1]
+        assert row["lengths"]["1"] == max(lengths)
+        pieces = [tokenizer.id_to_token(i) for i in shards.tokens(language).tolist()]
+        ordinary = [piece for piece in pieces if piece not in ("<s>", "</s>")]
+        count = sum(piece.startswith("<0x") for piece in ordinary)
+        assert row["bytes"] == pytest.approx(count / len(ordinary))
+    assert report["languages"]["zh"]["bytes"] > 0.1 > report["languages"]["ru"]["bytes"]
 
 
 def test_unknown_characters_of_heldout_text_are_counted(small):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from tokenizers import Tokenizer
 
 from unibert.data.lines import atomic, read_json, write_json
+from unibert.data.shards import ShardSet
+from unibert.data.tokenizer_models import byte_ids
 from unibert.languages import LANGUAGES
 from unibert.plan import explain_shares, make_language_plans, run_sequences
 from unibert.schema import Recipe
@@ -26,12 +30,16 @@ COLUMNS = (
     ("tok/word", "tokens_per_word"),
     ("chars/tok", "characters_per_token"),
     ("new %", "new_to_teacher"),
+    ("bytes %", "bytes"),
     ("unk. %", "unknown"),
     ("exact %", "round_trip"),
 )
 """(heading, key of a language's row)."""
-PERCENT = frozenset({"share", "new_to_teacher", "unknown", "round_trip"})
-FILE_ONLY = frozenset({"name", "script", "characters_per_token"})
+PERCENT = frozenset({"share", "new_to_teacher", "bytes", "unknown", "round_trip"})
+FILE_ONLY = frozenset({"name", "script", "characters_per_token", "bytes"})
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Of the length of a document piece."""
+TOKENS_AT_ONCE = 1 << 24
 EXPLANATION = """\
 - **documents**: lines of clean text, deduplicated, nothing of the held-out part among them; **tokens** include the
   first and last special token of each piece.
@@ -40,7 +48,8 @@ EXPLANATION = """\
 - **tok/word**: fertility, words separated by white space (of no meaning in scripts without spaces, where chars/tok
   says more).
 - **new**: tokens that are characters which the teacher's tokenizer lacks; their embedding begins as that of its
-  unknown token. **unk.**: tokens that are still unknown.
+  unknown token. **bytes**: tokens that are single bytes of a character that is no piece. **unk.**: tokens that are
+  still unknown.
 - **exact**: of a sample of the documents, those that decode(encode(text)) gives back exactly as the tokenizer's own
   normaliser leaves them.
 """
@@ -51,15 +60,16 @@ def build(recipe: Recipe) -> dict[str, Any]:
     folder = recipe.data.folder
     entries = {name: read_json(folder / name / "manifest.json") for name in ("shards", "shards_heldout")}
     plans = {item.code: item for item in make_language_plans(recipe, entries["shards"])}
+    measured = _measure(ShardSet.open(folder / "shards", languages=recipe.languages), tokenizer=folder / "tokenizer")
     rows = {}
     for code in recipe.languages:
-        entry = entries["shards"]["languages"][code]
-        rows[code] = _row(code, entry) | {
+        planned = {
             "share": plans[code].share,
             "epochs": plans[code].epochs,
             "phase_shares": plans[code].phase_shares,
             "heldout_documents": entries["shards_heldout"]["languages"][code]["facts"]["documents"],
         }
+        rows[code] = _row(code, entries["shards"]["languages"][code]) | measured[code] | planned
     sums = ("documents", "samples", "characters", "tokens", "dropped_tokens", "dropped_documents", "special_strings")
     tokenizer = folder / "tokenizer" / "report.json"
     return {
@@ -70,6 +80,25 @@ def build(recipe: Recipe) -> dict[str, Any]:
         "languages": rows,
         "totals": {key: sum(row[key] for row in rows.values()) for key in sums},
     }
+
+
+def _measure(shards: ShardSet, *, tokenizer: Path) -> dict[str, dict[str, Any]]:
+    """What only the shards know of a language: quantiles of its pieces' lengths, and its share of byte tokens."""
+    is_byte = np.zeros(shards.vocabulary_size, dtype=bool)
+    is_byte[list(byte_ids(Tokenizer.from_file(str(tokenizer / "tokenizer.json"))))] = True
+    facts = {}
+    for language, code in enumerate(shards.languages):
+        lengths, count = shards.lengths(language), 0
+        if is_byte.any():
+            ids = shards.tokens(language)
+            count = sum(int(is_byte[ids[at : at + TOKENS_AT_ONCE]].sum()) for at in range(0, len(ids), TOKENS_AT_ONCE))
+        found = np.quantile(lengths, QUANTILES, method="inverted_cdf")
+        ordinary = int(lengths.sum()) - 2 * len(lengths)
+        facts[code] = {
+            "lengths": {f"{share:g}": int(value) for share, value in zip(QUANTILES, found, strict=True)},
+            "bytes": count / max(ordinary, 1),
+        }
+    return facts
 
 
 def _row(code: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Text to shards: trim the teacher's tokenizer to the text, tokenize every language, report.
+"""Text to shards: make the tokenizer, tokenize every language, report.
 
 The lines of a document make one text. One that is longer than data.max_sequence_tokens is cut into consecutive pieces
 without overlap; each piece gets a first and a last special token. A last piece that is very short is dropped unless it
@@ -13,11 +13,11 @@ from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
-from unibert.data import token_report
+from unibert.data import token_report, tokenizer_training
 from unibert.data.encoding import SHORTEST_REST, TextFacts, encoder
 from unibert.data.lines import document_of, file_sha256, read_json, read_rows, say
 from unibert.data.shard_format import VERSION, TokenizerFacts, language_entry, write_file, write_manifest
-from unibert.data.trimming import LINES_AT_ONCE, trim
+from unibert.data.trimming import LINES_AT_ONCE
 from unibert.data.work import ALONE, Crew, Done, Task, perform
 from unibert.errors import ConfigError, DataError
 from unibert.schema import Recipe
@@ -42,11 +42,7 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     clean = _texts(recipe, folder / "clean", "-[0-9]*.jsonl")
     heldout = _texts(recipe, folder / "heldout" / "lines", ".jsonl")
     tokenizer = folder / "tokenizer"
-    if recipe.teacher is not None:
-        source, size = recipe.teacher.original, recipe.tokenizer.max_pieces
-        trim(source, texts=clean, max_pieces=size, into=tokenizer, force=force, crew=crew)
-    elif not (tokenizer / "tokenizer.json").is_file():
-        raise ConfigError(f"no [teacher] whose tokenizer could be taken, and none in {tokenizer}")
+    tokenizer_training.make(recipe, texts=clean, into=tokenizer, force=force, crew=crew)
     for texts, into in ((clean, folder / "shards"), (heldout, folder / "shards_heldout")):
         make_shards(texts, tokenizer=tokenizer, into=into, max_sequence_tokens=length, force=force, crew=crew)
     report = token_report.build(recipe)

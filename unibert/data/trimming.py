@@ -80,7 +80,7 @@ def trim(
         "max_pieces": max_pieces,
         "texts": {code: [file_sha256(path) for path in paths] for code, paths in texts.items()},
     }
-    if not force and _covered(into, settings):
+    if not force and covered(into, settings):
         say(f"tokenizer: {into} is trimmed already")
         return into
     tree = _read_unigram(source / "tokenizer.json")
@@ -112,7 +112,7 @@ def _sha_of_tokenizer(source: Path) -> str:
     return file_sha256(path)
 
 
-def _covered(folder: Path, settings: dict[str, Any]) -> bool:
+def covered(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether the folder's tokenizer was made by these settings, from these texts or from these and more."""
     report = folder / "report.json"
     before = read_json(report).get("settings", {}) if report.is_file() else {}

@@ -40,6 +40,8 @@ def trim(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     """
     if recipe.teacher is None:
         raise ConfigError("the recipe has no [teacher] to trim")
+    if recipe.tokenizer.kind != "teacher":
+        raise ConfigError(f'tokenizer.kind = "{recipe.tokenizer.kind}" is trained: there is no teacher to trim to it')
     original, trimmed = newest_export(recipe.teacher.original), recipe.teacher.trimmed
     tokenizer = recipe.data.folder / "tokenizer"
     kept_V = read_kept_ids(tokenizer)
