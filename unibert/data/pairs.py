@@ -145,4 +145,4 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _check_pair(folder: Path, both: ShardSet, entry: Mapping[str, Any]) -> None:
     counts = both.samples_per_language.tolist()
     if counts != [entry["pairs"]] * 2:
-        raise DataError(f"{folder}: {counts[0]} and {counts[1]} samples, {entry['pairs']} pairs expected; {AGAIN} --force")
+        raise DataError(f"{folder}: {counts} samples, not {entry['pairs']} in both languages; {AGAIN} --force")

@@ -1,0 +1,31 @@
+"""The demo's rows as aligned text: those of one source with the same key are the same message, paragraph or verse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unibert.data.lines import read_rows, stable_hash
+from unibert.data.sources.base import Aligned, Part, Skips
+from unibert.parallel_tables import DemoPairs
+
+BYTES_AT_ONCE = 1 << 26
+"""A raw file is read once for every so many of its bytes, each time for other keys, so that memory is bounded."""
+
+
+def aligned(table: DemoPairs, part: Part, skips: Skips) -> Iterator[Aligned]:
+    """The texts of every key that has more than one in the languages wanted."""
+    (path,) = part.files
+    wanted = frozenset(part.languages)
+    rounds = 1 + path.stat().st_size // BYTES_AT_ONCE
+    for number in range(rounds):
+        groups: dict[str, dict[str, str]] = {}
+        licence = ""
+        for row in read_rows(path):
+            if row["language"] in wanted and (rounds == 1 or stable_hash(row["id"]) % rounds == number):
+                groups.setdefault(row["id"], {}).setdefault(row["language"], row["text"])
+                licence = row["licence"]
+        for key, texts in groups.items():
+            if len(texts) > 1:
+                yield Aligned(key, texts, licence)
+            else:
+                skips.add("row in one language alone", f"{path}: {key}")
