@@ -24,6 +24,7 @@ from unibert.errors import DataError
 LINES_AT_ONCE = 1024
 BYTES_AT_ONCE = 1 << 27
 """Files of more text are divided by the hash of their lines before duplicates are looked for."""
+UNEVEN = 4
 
 Chunk = tuple[np.ndarray, np.ndarray]
 
@@ -41,8 +42,8 @@ class PairEncoder:
     def encode(self, pairs: Sequence[tuple[str, str]], *, counted: Counter[str]) -> tuple[Chunk, Chunk]:
         """(flat ids, tokens of each sample) of both sides of the pairs that are used; adds to `counted`.
 
-        `kept`; `long`: a side has more than `longest` tokens, special ones included; `tokens`: a side has no token
-        that the tokenizer knows.
+        `kept`; `long`: a side has more than `longest` tokens, special ones included; `uneven`: one has more than UNEVEN
+        times as many as the other, so it says more; `tokens`: a side has no token that the tokenizer knows.
         """
         first, second = (self._ids([pair[side] for pair in pairs]) for side in (0, 1))
         both: tuple[list[list[int]], list[list[int]]] = ([], [])
@@ -51,6 +52,8 @@ class PairEncoder:
                 counted["tokens"] += 1
             elif max(len(a), len(b)) > self.longest:
                 counted["long"] += 1
+            elif max(len(a), len(b)) > UNEVEN * min(len(a), len(b)):
+                counted["uneven"] += 1
             else:
                 counted["kept"] += 1
                 for side, ids in enumerate((a, b)):
@@ -152,7 +155,7 @@ def write_pair(
         "languages": list(languages),
         "pairs": counted["kept"],
         "tokens": [entry["tokens"] for entry in entries],
-        "dropped": {reason: counted[reason] for reason in ("duplicate", "long", "tokens") if counted[reason]},
+        "dropped": {reason: counted[reason] for reason in ("duplicate", "long", "uneven", "tokens") if counted[reason]},
         "checksums": [[file["checksum"] for file in entry["files"]] for entry in entries],
     }
 

@@ -13,7 +13,11 @@ BYTES_AT_ONCE = 1 << 26
 
 
 def aligned(table: DemoPairs, part: Part, skips: Skips) -> Iterator[Aligned]:
-    """The texts of every key that has more than one in the languages wanted."""
+    """The texts of every key that has more than one in the languages wanted.
+
+    Where English is wanted, a key without it is skipped and counted: there are few, and each would be paired in each
+    language with every other.
+    """
     (path,) = part.files
     wanted = frozenset(part.languages)
     rounds = 1 + path.stat().st_size // BYTES_AT_ONCE
@@ -25,7 +29,9 @@ def aligned(table: DemoPairs, part: Part, skips: Skips) -> Iterator[Aligned]:
                 groups.setdefault(row["id"], {}).setdefault(row["language"], row["text"])
                 licence = row["licence"]
         for key, texts in groups.items():
-            if len(texts) > 1:
-                yield Aligned(key, texts, licence)
+            if len(texts) < 2:
+                skips.add("key in one language alone", f"{path}: {key}")
+            elif "en" in wanted and "en" not in texts:
+                skips.add("key without English", f"{path}: {key}")
             else:
-                skips.add("row in one language alone", f"{path}: {key}")
+                yield Aligned(key, texts, licence)
