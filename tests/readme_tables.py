@@ -5,6 +5,7 @@ Each stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 
 import re
 import typing
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,7 +14,7 @@ import tyro
 
 from unibert import errors
 from unibert.cli import COMMANDS
-from unibert.config import field_help, source_help
+from unibert.config import field_help, parallel_help, source_help
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -73,8 +74,16 @@ def keys() -> str:
 
 
 def sources() -> str:
+    return tables(source_help())
+
+
+def parallel() -> str:
+    return tables(parallel_help())
+
+
+def tables(found: Iterable[tuple[str, str, str, str]]) -> str:
     rows = ["| kind | key | default | meaning |", "|---|---|---|---|"]
-    for kind, key, default, text in source_help():
+    for kind, key, default, text in found:
         shown = {"": "required", "None": "absent"}.get(default, f"`{default}`")
         rows.append(f"| `{kind}` | `{key}` | {shown} | {one_line(text)} |")
     return "\n".join(rows)
@@ -91,7 +100,14 @@ def one_line(text: str | None) -> str:
     return re.sub(r"\s+", " ", text or "").strip().replace("|", "\\|")
 
 
-SECTIONS = {"commands": commands, "exit-codes": exit_codes, "keys": keys, "sources": sources, "tags": tags}
+SECTIONS = {
+    "commands": commands,
+    "exit-codes": exit_codes,
+    "keys": keys,
+    "sources": sources,
+    "parallel": parallel,
+    "tags": tags,
+}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ class DataCommand:
     cut off goes on where it was, and the result is the same bytes however many did the work.
     """
 
-    stage: Annotated[Literal["fetch", "parallel", "clean", "dedup", "tokenize", "inspect"], tyro.conf.Positional]
+    stage: Annotated[
+        Literal["fetch", "parallel", "clean", "dedup", "tokenize", "pairs", "inspect"], tyro.conf.Positional
+    ]
     """What to do."""
     recipe: RecipeName
     """A recipe's name, or the path of a TOML file."""
@@ -62,7 +64,7 @@ class DataCommand:
             return
         from importlib import import_module
 
-        module = {"clean": "cleaning", "tokenize": "tokenizing"}.get(self.stage, self.stage)
+        module = {"clean": "cleaning", "tokenize": "tokenizing", "pairs": "pairing"}.get(self.stage, self.stage)
         from unibert.data.work import crew
 
         with crew(self.workers) as those:

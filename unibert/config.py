@@ -17,10 +17,22 @@ from pydantic import BaseModel, ValidationError
 
 from unibert.data_tables import SharePhase
 from unibert.errors import ConfigError
+from unibert.parallel_tables import Alignment
 from unibert.schema import Masking, Objectives, Ramp, Recipe, Rung, Table
 from unibert.source_tables import Corpus, Demo
 
-__all__ = ["Masking", "Objectives", "Ramp", "Recipe", "Table", "field_help", "load_recipe", "source_help", "to_toml"]
+__all__ = [
+    "Masking",
+    "Objectives",
+    "Ramp",
+    "Recipe",
+    "Table",
+    "field_help",
+    "load_recipe",
+    "parallel_help",
+    "source_help",
+    "to_toml",
+]
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -183,7 +195,16 @@ def field_help() -> Iterator[tuple[str, str, str]]:
 
 def source_help() -> Iterator[tuple[str, str, str, str]]:
     """(kind, key, default, help) of every field of a `[[data.sources]]` table; the key `kind` tells of the kind."""
-    for table in (Demo, *get_args(Corpus)):
+    yield from _table_help((Demo, *get_args(Corpus)))
+
+
+def parallel_help() -> Iterator[tuple[str, str, str, str]]:
+    """(kind, key, default, help) of every field of a `[[data.parallel]]` table, as source_help."""
+    yield from _table_help(get_args(Alignment))
+
+
+def _table_help(tables: Sequence[type[BaseModel]]) -> Iterator[tuple[str, str, str, str]]:
+    for table in tables:
         kind = table.model_fields["kind"].default
         for key, default, text in _field_help(table, prefix=""):
             yield kind, key, default, (table.__doc__ or "").strip() if key == "kind" else text

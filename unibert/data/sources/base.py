@@ -20,6 +20,7 @@ MAXIMUM_CHARACTERS = 2000
 """Longest text of a row."""
 
 _TAG = regex.compile(r"<[^>]{1,300}>")
+_LINE_BREAK = regex.compile(r"<(?:br|lb)\b[^>]*>")
 _SPACE = regex.compile(r"\s+")
 
 
@@ -36,13 +37,14 @@ class Row:
 class Source:
     """One source.
 
-    `packages` are names (apt: patterns with a final `*` are allowed; npm: name@version) and `rows` turns the package
+    `packages` are names (apt: patterns with a final `*`, and `!name` for what such a pattern must not take; npm:
+    name@version; pypi: name==version; apt_lists: tags of the languages of apt's descriptions) and `rows` turns the
     files, in the order of their names, into rows in the languages of languages.py, those in English first (cleaning
     knows a message that was left in English by this).
     """
 
     name: str
-    kind: Literal["apt", "npm"]
+    kind: Literal["apt", "apt_lists", "npm", "pypi"]
     packages: tuple[str, ...]
     licence: str
     rows: Callable[[Sequence[Path]], Iterator[Row]]
@@ -56,6 +58,15 @@ class Document:
     id: str
     title: str
     text: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Texts that say the same, by language; `id` is its own within the source."""
+
+    id: str
+    texts: Mapping[str, str]
     licence: str
 
 
@@ -102,6 +113,16 @@ def plain_text(markup: str) -> str:
     """Text of an HTML fragment: tags dropped, entities decoded, white space collapsed."""
     if "<" in markup or "&" in markup:
         markup = html.unescape(_TAG.sub(" ", markup))
+    return _SPACE.sub(" ", markup).strip()
+
+
+def inline_text(markup: str) -> str:
+    """Text of an HTML or XML fragment whose tags stand within words and sentences: as plain_text, with no space left.
+
+    A line break becomes a space.
+    """
+    if "<" in markup or "&" in markup:
+        markup = html.unescape(_TAG.sub("", _LINE_BREAK.sub(" ", markup)))
     return _SPACE.sub(" ", markup).strip()
 
 

@@ -86,6 +86,13 @@ def lines(path: Path, skips: Skips) -> Iterator[tuple[int, str]]:
 
     The others are skipped and counted. Memory is bounded by LONGEST_LINE, whatever the file.
     """
+    for number, line in all_lines(path, skips):
+        if line is not None:
+            yield number, line
+
+
+def all_lines(path: Path, skips: Skips) -> Iterator[tuple[int, str | None]]:
+    """As `lines`, with None for the text of those that are skipped."""
     number = 0
     with opened(path) as stream:
         while raw := stream.readline(LONGEST_LINE + 1):
@@ -97,10 +104,13 @@ def lines(path: Path, skips: Skips) -> Iterator[tuple[int, str]]:
                 skips.add("line too long", f"{path}:{number}")
                 while raw and not raw.endswith(b"\n"):
                     raw = stream.readline(2**16)
+                yield number, None
             elif b"\0" in raw:
                 skips.add("line with NUL bytes", f"{path}:{number}")
+                yield number, None
             elif (text := _decoded(raw)) is None:
                 skips.add("line that is not UTF-8", f"{path}:{number}")
+                yield number, None
             else:
                 yield number, text.rstrip("\r\n")
 

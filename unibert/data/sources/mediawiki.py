@@ -13,7 +13,7 @@ import regex
 
 from unibert.data.sources.base import Row, Source, merge, plain_text
 from unibert.data.sources.packages import members
-from unibert.languages import by_language
+from unibert.languages import by_language, code_of
 
 _CHOICE = regex.compile(r"\{\{\s*(?:PLURAL|GENDER|GRAMMAR|#?switch|int):([^{}]*)\}\}", regex.IGNORECASE)
 _LINK = regex.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
@@ -47,7 +47,8 @@ def readable(message: str) -> str:
 
 def _is_message_file(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.suffix == ".json" and "i18n" in path.parts and "doc" not in path.parts
+    is_message_file = path.suffix == ".json" and "i18n" in path.parts and "doc" not in path.parts
+    return is_message_file and code_of(path.stem) is not None
 
 
 def _messages(packages: Sequence[Path]) -> dict[str, dict[str, str]]:

