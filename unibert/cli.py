@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from unibert import __version__
-from unibert.config import field_help, load_recipe, source_help
+from unibert.config import field_help, load_recipe, parallel_help, source_help
 from unibert.errors import INTERRUPTED, ConfigError, UnibertError
 
 RecipeName = Annotated[str, tyro.conf.Positional]
@@ -197,6 +197,8 @@ class Fields:
             print(f"--{key}  [{default}]\n    {text}")
         for kind, key, default, text in source_help():
             print(f"[[data.sources]] {kind}: {key}  [{default}]\n    {text}")
+        for kind, key, default, text in parallel_help():
+            print(f"[[data.parallel]] {kind}: {key}  [{default}]\n    {text}")
 
 
 COMMANDS: dict[str, type[Any]] = {

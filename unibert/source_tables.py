@@ -30,7 +30,7 @@ class Demo(Table):
     kind: Literal["demo"] = "demo"
     """Short messages, help and a few public texts, in more than a hundred languages."""
     packages: Literal["small", "all"] = "small"
-    """`small` downloads 110 MB; `all` 330 MB more, with help pages, package descriptions, a game and Bibles."""
+    """`small` downloads 110 MB; `all` 280 MB more, with help pages, package descriptions, a game and Bibles."""
 
 
 class WikipediaDump(Table):

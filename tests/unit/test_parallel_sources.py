@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.small_data import TEXT, recipe
 from tests.unit.test_data_sources import deb
+from unibert.config import load_recipe, to_toml
 from unibert.data import alignments
 from unibert.data.sources import demo_pairs, files, tmx
 from unibert.data.sources.base import Aligned, Skips
@@ -307,3 +308,20 @@ def test_the_demos_rows_with_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(entry.id for entry in found) == ["quran:0", "quran:1"]
     with pytest.raises(ConfigError, match=r"no demo source koran was fetched; there are quran"):
         read(tmp_path, kind="demo", sources=("koran",))
+
+
+def test_tables_of_parallel_text_survive_a_resolved_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text("""extends = "demo_teacher"
+        [[data.parallel]]
+        kind = "tsv"
+        name = "own"
+        licence = "CC0"
+        path = "x.tsv"
+        columns = { zh-hant = 1, de = "German" }
+        [[data.parallel]]
+        kind = "demo"
+    """)
+    found = load_recipe(path)
+    (tmp_path / "resolved.toml").write_text(to_toml(found))
+    assert load_recipe(tmp_path / "resolved.toml") == found and len(found.data.parallel) == 2

@@ -38,7 +38,7 @@ mlg mg, msa ms, nds nds, nep ne, nld nl, nno nn, nob nb, nor nb, oci oc, pan pa,
 scn scn, sin si, slk sk, slv sl, spa es, sqi sq, srp sr, swe sv, swh sw, tam ta, tel te, tgl tl, tha th, tur tr, ukr uk,
 urd ur, uzb uz, vie vi, yor yo, zho zh
 """
-CODES: dict[str, str] = {pair.split()[0]: pair.split()[1] for pair in _ISO_639_3.split(",")}
+CODES = {pair.split()[0]: pair.split()[1] for pair in _ISO_639_3.split(",")}
 _NAME = re.compile(r"(?:.*freedict-)?([a-z]{2,3})-([a-z]{2,3})(?=[._]|$)")
 _ASIDE = re.compile(r"/[^/\n]*/|<[^>]*>|\[[^]]*\]|\([^()]*(?:\([^()]*\)[^()]*)*\)")
 _NUMBER = re.compile(r"^\d+\.\s*")
