@@ -61,7 +61,8 @@ class PairSet:
         names = [sorted(self.languages[index] for index in pair) for pair in self.language_pairs]
         keys = [[int.from_bytes(_hash(f"{a}-{b}:{side}")[:8], "little") for side in sorted((a, b))] for a, b in names]
         swap = [self.languages[a] > self.languages[b] for a, b in self.language_pairs]
-        self._keys = np.array([key[::-1] if is_swapped else key for key, is_swapped in zip(keys, swap, strict=True)])
+        keys = [key[::-1] if is_swapped else key for key, is_swapped in zip(keys, swap, strict=True)]
+        self._keys = np.array(keys, dtype=np.uint64)
 
     @classmethod
     def open(
@@ -145,4 +146,4 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _check_pair(folder: Path, both: ShardSet, entry: Mapping[str, Any]) -> None:
     counts = both.samples_per_language.tolist()
     if counts != [entry["pairs"]] * 2:
-        raise DataError(f"{folder}: {counts[0]} and {counts[1]} samples, {entry['pairs']} pairs expected; {AGAIN} --force")
+        raise DataError(f"{folder}: {counts} samples, not {entry['pairs']} in both languages; {AGAIN} --force")
