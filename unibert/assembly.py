@@ -41,7 +41,8 @@ PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "uniber
 STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed")
 STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 # Came later: named only where they are not as before, so that older checkpoints go on.
-LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum", "masking.unit")
+LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
+LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit")
 log = logging.getLogger(__name__)
 
 
@@ -85,14 +86,14 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     plan = make_plan(recipe, world=ranks.world, student_engine=engines["student"])
     if ranks.is_first:
         (recipe.run_folder / "STOP").unlink(missing_ok=True)  # of a stop that has been obeyed
-    fingerprints = _fingerprints(recipe, shards)
+    stream = Stream(recipe, shards, rank=ranks.rank, world=ranks.world)
+    fingerprints = _fingerprints(recipe, stream)
     digest = hashlib.sha256(to_toml(recipe).encode()).hexdigest()[:12]
     dist.refuse_differences({"recipe": digest, **fingerprints, **_versions()})
     first = _where_to_begin(recipe, ranks=ranks, resume=resume)
     if ranks.is_first:
         _write_facts(recipe, ranks=ranks, plan=plan.to_json())
     device = dist.device()
-    stream = Stream(recipe, shards, rank=ranks.rank, world=ranks.world)
     active = objectives.build(recipe)
     needs = reduce(Needs.__or__, (objective.needs for objective in active))
     teacher = load_teacher(recipe, device=device) if needs.teacher else None
@@ -240,17 +241,17 @@ def _put_aside(folder: Path) -> None:
     log.warning("--resume never: what was in %s is now in %s", folder, aside)
 
 
-def _fingerprints(recipe: Recipe, shards: ShardSet) -> dict[str, str]:
+def _fingerprints(recipe: Recipe, stream: Stream) -> dict[str, str]:
     tree, changed = recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_defaults=True)
-    stream = {path: _value(tree, path) for path in STREAM_FIELDS}
-    del stream["masking"]["unit"]
-    stream |= {path: value for path in LATER_STREAM_FIELDS if (value := _value(changed, path)) is not None}
+    facts = {path: _value(tree, path) for path in STREAM_FIELDS}
+    del facts["masking"]["unit"]
+    facts |= {path: value for path in LATER_STREAM_FIELDS if (value := _value(changed, path)) is not None}
     if recipe.data.max_repeats or recipe.data.curriculum:
-        stream["train.steps"] = recipe.train.steps  # then the shares depend on the length of the run
+        facts["train.steps"] = recipe.train.steps  # then the shares depend on the length of the run
     return {
-        "shards": shards.fingerprint,
-        "tokenizer": shards.tokenizer_fingerprint,
-        "stream": json.dumps(stream, sort_keys=True),
+        "shards": stream.mixture.fingerprint,
+        "tokenizer": stream.shards.tokenizer_fingerprint,
+        "stream": json.dumps(facts, sort_keys=True),
     }
 
 

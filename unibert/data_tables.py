@@ -71,6 +71,8 @@ class Data(_Smoothed):
     curriculum: tuple[SharePhase, ...] = ()
     """Shares that change over the run, a table `[[data.curriculum]]` for each part; data.smoothing_exponent throughout
     when there is none."""
+    parallel_ratio: Fraction = 0.0
+    """Share of the stream's documents that come in translation pairs (both sides in one batch)."""
     heldout_keys: Positive = 160
     """Parallel messages held out of training, in all their languages, for retrieval."""
     heldout_lines_per_language: Positive = 100

@@ -48,9 +48,7 @@ def report_nonfinite(reading: Reading, *, step: int, micros: list[Batch], losses
 
 def _micro_batch(batch: Batch, finite: bool, *, run: Run) -> dict[str, Any]:
     samples = batch.sample_ids.tolist()
-    draw = run.stream.sampler.draw(samples[0], samples[-1] + 1)
-    languages = [run.recipe.languages[number] for number in draw.language.tolist()]
-    documents = [f"{code}:{number}" for code, number in zip(languages, draw.sample.tolist(), strict=True)]
+    documents = run.stream.mixture.names(samples[0], samples[-1] + 1)
     return {"loss_is_finite": finite, "samples": samples, "documents": documents}
 
 

@@ -298,6 +298,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "languages is empty"
     if strangers := sorted(set(recipe.data.share_limits) - set(recipe.languages)):
         yield f"data.share_limits names {', '.join(strangers)}, not among the recipe's languages"
+    if recipe.data.parallel_ratio and recipe.train.micro_batch_sequences % 2:
+        yield (
+            f"data.parallel_ratio puts two sides into one micro-batch: let train.micro_batch_sequences be even, not "
+            f"{recipe.train.micro_batch_sequences}"
+        )
     for text in recipe.train.skip_steps:
         first, _, last = text.partition(":")
         if last and int(last) < int(first):

@@ -1,11 +1,17 @@
 import threading
+from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from tests.unit.small_data import FACTS, recipe, write_shards
 from unibert.data.batches import Stream, first_fit, heldout_batches
+from unibert.data.inspect import show_pairs
+from unibert.data.lines import write_json
+from unibert.data.pairs import FORMAT, VERSION, PairSet
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
 
@@ -36,7 +42,7 @@ def documents(batch):
 def test_packed_documents_are_the_shards_documents(folder):
     here = stream(folder)
     for batch in here.step(3):
-        draw = here.sampler.draw(int(batch.sample_ids[0]), int(batch.sample_ids[-1]) + 1)
+        draw = here.mixture.draw(int(batch.sample_ids[0]), int(batch.sample_ids[-1]) + 1)
         target_at = dict(zip(batch.target_positions.tolist(), batch.target_ids.tolist(), strict=True))
         for d, (where, ids, places, language) in enumerate(documents(batch)):
             original = here.shards.sample(language, int(draw.sample[d]))
@@ -121,7 +127,7 @@ def test_a_ladder_only_cuts_the_same_stream_elsewhere(folder):
 
 def test_a_document_is_masked_anew_in_each_epoch(folder):
     here = stream(folder)
-    draw = here.sampler.draw(0, 1000)
+    draw = here.mixture.draw(0, 1000)
     same = np.flatnonzero((draw.language == 1) & (draw.sample == 5))
     assert len(same) > 5
     seen = set()
@@ -252,3 +258,130 @@ def test_heldout_takes_what_there_is(folder):
     batches = heldout(folder, lines=1000)
     counts = torch.bincount(torch.cat([batch.language for batch in batches]), minlength=3)
     assert counts.tolist() == list(SAMPLES.values())
+
+
+PAIRS = {("en", "ar"): 40, ("en", "zh"): 300}
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paired")
+    write_shards(folder / "shards", samples=SAMPLES)
+    entries = {}
+    for (a, b), count in PAIRS.items():
+        write_shards(folder / "shards_parallel" / f"{a}-{b}", samples={a: count, b: count}, longest=16)
+        entries[f"{a}-{b}"] = {"languages": [a, b], "pairs": count}
+    facts = {"format": FORMAT, "version": VERSION, "tokenizer": FACTS.fingerprint, "language_pairs": entries}
+    write_json(folder / "shards_parallel" / "manifest.json", facts)
+    return folder
+
+
+RATIO = {"parallel_ratio": 0.3}
+
+
+def test_translation_pairs_come_by_ratio_and_stay_together(paired):
+    here = stream(paired, data=RATIO)
+    batches = [batch for k in range(40) for batch in here.step(k)]
+    count = sum(len(batch.pairs) for batch in batches)
+    assert count == int(0.3 * 40 * 16 / 2)
+    for batch in batches:
+        names = here.mixture.names(int(batch.sample_ids[0]), int(batch.sample_ids[-1]) + 1)
+        target_at = dict(zip(batch.target_positions.tolist(), batch.target_ids.tolist(), strict=True))
+        read = [
+            (language, [target_at.get(int(w), int(i)) for w, i in zip(where, ids, strict=True)])
+            for where, ids, _, language in documents(batch)
+        ]
+        for a, b in batch.pairs.tolist():
+            assert b == a + 1 and names[a] == names[b]
+            codes, number = names[a].split(":")
+            assert [LANGUAGES[read[side][0]] for side in (a, b)] == codes.split("-")
+            pair = list(PAIRS).index(tuple(codes.split("-")))
+            both = here.mixture.pairs.sample(pair, int(number))
+            assert [read[side][1] for side in (a, b)] == [ids.tolist() for ids in both]
+        alone = set(range(batch.documents)) - set(batch.pairs.flatten().tolist())
+        for d in alone:
+            code, number = names[d].split(":")
+            assert read[d] == (LANGUAGES.index(code), here.shards.sample(read[d][0], int(number)).tolist())
+
+
+def test_pairs_pass_over_each_language_pair_without_repeat(paired):
+    here = stream(paired, data=RATIO)
+    places = here.mixture.draw(0, 4000)
+    for pair, size in enumerate(PAIRS.values()):
+        one_side = np.flatnonzero(places.pair == pair)[::2]
+        np.testing.assert_array_equal(places.epoch[one_side], np.arange(len(one_side)) // size)
+        first = places.sample[one_side][:size]
+        assert len(np.unique(first)) == len(first)
+    share = (places.pair == 0).sum() / (places.pair >= 0).sum()
+    assert share == pytest.approx(40**0.5 / (40**0.5 + 300**0.5), abs=0.05)
+
+
+def test_the_rest_of_a_stream_with_pairs_is_the_stream_without(paired):
+    places = stream(paired, data=RATIO).mixture.draw(0, 2000)
+    alone = places.pair < 0
+    plain = stream(paired).mixture.draw(0, int(alone.sum()))
+    np.testing.assert_array_equal(places.sample[alone], plain.sample)
+    np.testing.assert_array_equal(places.language[alone], plain.language)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.999, 1.0])
+def test_any_window_of_a_stream_with_pairs(paired, ratio):
+    mixture = stream(paired, data={"parallel_ratio": ratio}).mixture
+    for start in (0, 10**9):
+        whole = mixture.draw(start, start + 400)
+        parts = [mixture.draw(start + i, start + i + 20) for i in range(0, 400, 20)]
+        for name in ("language", "sample", "epoch", "pair"):
+            together = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(getattr(whole, name), together)
+        assert (whole.pair >= 0).mean() == pytest.approx(ratio, abs=0.01)
+
+
+def test_ranks_share_a_step_with_pairs(paired):
+    whole = stream(paired, data=RATIO).step(2)
+    micros = [stream(paired, rank=r, world=2, data=RATIO).step(2)[m] for m in range(2) for r in range(2)]
+    for one, other in zip(whole, micros, strict=True):
+        assert torch.equal(one.input_ids, other.input_ids) and torch.equal(one.pairs, other.pairs)
+
+
+def test_both_sides_are_masked_for_themselves_and_anew_in_each_epoch(paired):
+    mixture = stream(paired, data={"parallel_ratio": 1.0}).mixture
+    ids = mixture.read(0, 3000).ids
+    assert len(np.unique(ids)) == 2 * sum(PAIRS.values())
+
+
+def test_without_pairs_a_batch_has_none(folder):
+    batch = stream(folder).step(0)[0]
+    assert batch.pairs.shape == (0, 2) and batch.pairs.dtype == torch.int64
+    assert stream(folder).mixture.fingerprint == stream(folder).shards.fingerprint
+
+
+def test_pairs_are_part_of_the_fingerprint(paired):
+    mixture = stream(paired, data=RATIO).mixture
+    assert mixture.fingerprint == f"{mixture.shards.fingerprint}+{mixture.pairs.fingerprint}"
+
+
+def test_a_ratio_of_pairs_without_pairs(folder):
+    with pytest.raises(DataError, match=r"parallel_ratio = 0.3 needs .*unibert data pairs RECIPE"):
+        stream(folder, data=RATIO)
+
+
+def test_pairs_do_not_go_into_an_odd_micro_batch(paired):
+    with pytest.raises(ValueError, match="micro_batch_sequences be even, not 1"):
+        stream(paired, data=RATIO, train={"micro_batch_sequences": 1})
+
+
+def test_pairs_of_another_tokenizer(paired, monkeypatch):
+    monkeypatch.setattr(PairSet, "open", lambda *_, **__: SimpleNamespace(tokenizer_fingerprint="other"))
+    with pytest.raises(DataError, match="made with another tokenizer"):
+        stream(paired, data=RATIO)
+
+
+def test_inspect_shows_translation_pairs(paired):
+    pairs = stream(paired, data=RATIO).mixture.pairs
+    console = Console(file=StringIO(), width=200)
+    decoder = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids)))
+    show_pairs(pairs, decoder, samples=3, console=console)
+    shown = console.file.getvalue()
+    assert "en - zh  300 translation pairs" in shown and shown.count("\u2068") == 2 * 2 * 3
+    for ids in pairs.sample(1, 100):
+        assert f"\u2068{' '.join(map(str, ids.tolist()))}\u2069" in shown

@@ -291,7 +291,7 @@ def shares_of(plan):
 
 def drawn(limited, *, documents):
     shards = ShardSet.open(limited.data.folder / "shards", languages=LANGUAGES)
-    draw = Stream(limited, shards, rank=0, world=1).sampler.draw(0, documents)
+    draw = Stream(limited, shards, rank=0, world=1).mixture.draw(0, documents)
     return dict(zip(LANGUAGES, np.bincount(draw.language, minlength=3).tolist(), strict=True))
 
 
@@ -402,3 +402,19 @@ def test_temperature_is_the_exponent_by_another_name(tmp_path):
     warm = small(tmp_path, data={"temperature": 4})
     assert warm.data.smoothing_exponent == 0.25
     assert smoothed_shares(np.array([1, 16]), warm.data.smoothing_exponent).tolist() == [1 / 3, 2 / 3]
+
+
+def test_translation_pairs(tmp_path):
+    write_shards(tmp_path / "shards", samples=SAMPLES)
+    mixed = small(tmp_path, data={"parallel_ratio": 0.25}, train={"steps": 200})
+    plan = make_plan(mixed, world=1)
+    assert plan.translation_pairs == 400 and "400 translation pairs" in plan.text()
+    assert sum(item.epochs * item.samples for item in plan.languages) == pytest.approx(3200 - 800)
+    assert "needs translation pairs: unibert data pairs RECIPE" in plan.notes[-1]
+    entries = {name: {"languages": name.split("-"), "pairs": n} for name, n in (("en-ar", 4), ("en-zh", 400))}
+    entries["en-de"] = {"languages": ["en", "de"], "pairs": 3}
+    (tmp_path / "shards_parallel").mkdir()
+    (tmp_path / "shards_parallel" / "manifest.json").write_text(json.dumps({"language_pairs": entries}))
+    assert not any("pairs" in note for note in make_plan(mixed, world=1).notes)
+    often = small(tmp_path, data={"parallel_ratio": 1.0}, train={"steps": 200})
+    assert "translation pairs repeated more than 20 times: en-ar 36x;" in make_plan(often, world=1).text()

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.unit.small_data import FACTS, write_shards
-from unibert.data.shard_format import VERSION, TokenizerFacts, write_file
+from unibert.data.shard_format import VERSION, TokenizerFacts, language_entry, write_file, write_manifest
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
 
@@ -174,3 +175,19 @@ def test_a_failing_producer_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="line 7"):
         write_file(tmp_path / "en-00000.tokens", language="en", chunks=chunks(), tokenizer=FACTS)
     assert not list(tmp_path.iterdir())
+
+
+OTHER = replace(FACTS, fingerprint="other", vocabulary_size=900)
+
+
+def test_shard_sets_of_different_tokenizers(tmp_path):
+    for name, facts in {"shards": FACTS, "shards_heldout": OTHER}.items():
+        ids = np.array([0, 5, 2])
+        chunks = [(ids, np.array([3]))]
+        file = write_file(tmp_path / name / "en-00000.tokens", language="en", chunks=chunks, tokenizer=facts)
+        entry = language_entry([file], tokenizer=facts, facts={})
+        write_manifest(tmp_path / name, tokenizer=facts, max_sequence_tokens=8, languages={"en": entry})
+    shards, heldout = (ShardSet.open(tmp_path / name) for name in ("shards", "shards_heldout"))
+    shards.require_tokenizer_of(shards)
+    with pytest.raises(DataError, match=r"different tokenizers .900 and 1000 pieces.; make the shards .* again"):
+        heldout.require_tokenizer_of(shards)

@@ -8,18 +8,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unibert.data.masking import mask_many
-from unibert.data.sampler import Sampler
+from unibert.data.mixture import Documents, Mixture, open_pairs, read_documents
 from unibert.data.shards import ShardSet
 from unibert.data.words import WordPieces
 from unibert.errors import ConfigError, DataError
-from unibert.plan import accumulation_steps, check_batches, first_sample, share_phases
+from unibert.plan import accumulation_steps, check_batches, first_sample
 from unibert.schema import Masking, Recipe
 
 STEPS_AHEAD = 2
@@ -50,6 +50,8 @@ class Batch:
     """int64 [D]: position in the stream."""
     tokens: int
     """Tokens that are not padding."""
+    pairs: Tensor = field(default_factory=lambda: torch.empty((0, 2), dtype=torch.int64))
+    """int64 [P, 2]: documents that are each other's translation."""
 
     def attention_mask(self) -> Tensor:
         """Bool [R, 1, S, S]: true where query and key are of one document.
@@ -91,38 +93,51 @@ def first_fit(lengths: np.ndarray, *, width: int) -> tuple[np.ndarray, int]:
         First-fit decreasing needs at most 11/9 of the best possible number of rows, plus one (Dosa 2007).
     """
     starts = np.empty(len(lengths), dtype=np.int64)
-    used: list[int] = []
-    for document in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[document])
+    shortest = int(lengths.min(initial=width))
+    rows, places, used = 0, [], []  # of the rows in which the shortest document has room
+    order = np.argsort(-lengths, kind="stable")
+    for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
         row = next((r for r, filled in enumerate(used) if filled + length <= width), len(used))
         if row == len(used):
+            places.append(rows * width)
             used.append(0)
-        starts[document] = row * width + used[row]
+            rows += 1
+        starts[document] = places[row] + used[row]
         used[row] += length
-    return starts, len(used)
+        if used[row] + shortest > width:
+            del places[row], used[row]
+    return starts, rows
 
 
 def make_batch(
-    shards: ShardSet,
+    documents: Documents,
     *,
-    language: np.ndarray,
-    sample: np.ndarray,
-    epoch: np.ndarray,
+    shards: ShardSet,
     positions: np.ndarray,
     width: int,
     masking: Masking,
     seed: int,
     words: WordPieces | None = None,
 ) -> Batch:
-    """Read, mask and pack D documents; `positions` are their places in the stream, `words` those of `mask_many`."""
-    texts = [shards.sample(*which) for which in zip(language.tolist(), sample.tolist(), strict=True)]
+    """Mask and pack D documents.
+
+    Args:
+        documents: read from `shards`, or from pairs of the same tokenizer.
+        shards: for the vocabulary.
+        positions: of the documents in the stream, [D].
+        width: tokens of a row.
+        masking: fractions.
+        seed: of the masks.
+        words: see `mask_many`.
+    """
+    texts = documents.texts
     lengths = np.array([len(text) for text in texts])
     ids_T = np.concatenate(texts)
     shown_T, targets_M, target_ids_M = mask_many(
         ids_T,
         lengths=lengths,
-        sample_ids=shards.document_id(language, sample),
-        epochs=epoch,
+        sample_ids=documents.ids,
+        epochs=documents.epoch,
         seed=seed,
         masking=masking,
         special=shards.special,
@@ -145,9 +160,10 @@ def make_batch(
         target_positions=torch.from_numpy(where_T[targets_M]),
         target_ids=torch.from_numpy(target_ids_M),
         cls_positions=torch.from_numpy(starts_D),
-        language=torch.from_numpy(language.astype(np.int64)),
+        language=torch.from_numpy(documents.language),
         sample_ids=torch.from_numpy(positions.astype(np.int64)),
         tokens=len(ids_T),
+        pairs=torch.from_numpy(documents.pairs),
     )
 
 
@@ -173,21 +189,15 @@ class Stream:
 
     Raises:
         ConfigError: a batch or discriminator.turns does not divide, or limits leave a part of the stream to nobody.
-        DataError: the shards are not the recipe's, or hold fewer documents than one global batch.
+        DataError: the shards are not the recipe's, or hold fewer documents than one global batch; or there are no
+            translation pairs and the recipe mixes them in.
     """
 
     def __init__(self, recipe: Recipe, shards: ShardSet, *, rank: int, world: int) -> None:
         check_batches(recipe, world=world)
         _check(recipe, shards)
         self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
-        phases = share_phases(recipe, samples=shards.samples_per_language, tokens=shards.tokens_per_language)
-        self.sampler = Sampler(
-            samples_per_language=shards.samples_per_language,
-            shares=np.stack([phase.shares for phase in phases]),
-            seed=recipe.train.seed,
-            starts=[phase.first for phase in phases],
-        )
-
+        self.mixture = Mixture(recipe, shards, open_pairs(recipe, shards))
         self.words = read_words(recipe, shards)
 
     def step(self, step: int) -> list[Batch]:
@@ -233,12 +243,9 @@ class Stream:
     def _micro(self, start: int) -> Batch:
         recipe = self.recipe
         stop = start + recipe.train.micro_batch_sequences
-        draw = self.sampler.draw(start, stop)
         return make_batch(
-            self.shards,
-            language=draw.language,
-            sample=draw.sample,
-            epoch=draw.epoch,
+            self.mixture.read(start, stop),
+            shards=self.shards,
             positions=np.arange(start, stop),
             width=recipe.data.max_sequence_tokens,
             masking=recipe.masking,
@@ -284,10 +291,8 @@ def heldout_batches(
     for start in range(0, len(sample), sequences):
         here = slice(start, start + sequences)
         yield make_batch(
-            shards,
-            language=language[here],
-            sample=sample[here],
-            epoch=np.zeros(len(sample[here]), dtype=np.int64),
+            read_documents(shards, language=language[here], sample=sample[here], epoch=np.zeros_like(sample[here])),
+            shards=shards,
             positions=np.arange(start, start + len(sample[here])),
             width=max(recipe.data.max_sequence_tokens, shards.max_sequence_tokens),
             masking=Masking(),

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from unibert.data.batches import Batch, Stream, read_words
 from unibert.data.masking import mask
+from unibert.data.pairs import PairSet
 from unibert.data.shards import ShardSet
 from unibert.data.words import WordPieces
 from unibert.languages import LANGUAGES
@@ -42,7 +43,22 @@ def show(recipe: Recipe, *, samples: int = 2, console: Console | None = None) ->
             index = number * available // samples
             for line in view(recipe, shards, tokenizer, words, language=language, index=index):
                 console.print(line)
-    console.print(Text("\n" + packing(Stream(recipe, shards, rank=0, world=1).step(0)[0])))
+    stream = Stream(recipe, shards, rank=0, world=1)
+    if stream.mixture.pairs is not None:
+        show_pairs(stream.mixture.pairs, tokenizer, samples=samples, console=console)
+    console.print(Text("\n" + packing(stream.step(0)[0])))
+
+
+def show_pairs(pairs: PairSet, tokenizer: Tokenizer, *, samples: int, console: Console) -> None:
+    """`samples` translation pairs of every language pair."""
+    counts = pairs.pairs_per_language_pair.tolist()
+    for pair, (sides, available) in enumerate(zip(pairs.language_pairs, counts, strict=True)):
+        codes = [pairs.languages[side] for side in sides]
+        console.print(Text(f"\n{' - '.join(codes)}  {available:,} translation pairs", style="bold"))
+        for number in range(min(samples, available)):
+            both = pairs.sample(pair, number * available // samples)
+            for code, ids in zip(codes, both, strict=True):
+                console.print(Text(f"  {code}  {ISOLATE}{tokenizer.decode(ids.tolist())}{END_ISOLATE}"))
 
 
 def view(

@@ -93,6 +93,18 @@ class ShardSet:
                 _check_file(folder / file["name"], file, code, manifest, verify=verify)
         return cls(folder, manifest, wanted)
 
+    def require_tokenizer_of(self, other: ShardSet) -> None:
+        """Refuse to be used together with shards of another tokenizer, whose ids mean other pieces.
+
+        Raises:
+            DataError: they were made with different tokenizers.
+        """
+        if self.tokenizer_fingerprint != other.tokenizer_fingerprint:
+            raise DataError(
+                f"{self.folder} and {other.folder} were made with different tokenizers "
+                f"({self.vocabulary_size} and {other.vocabulary_size} pieces); {_again(self.folder)}"
+            )
+
     def sample(self, language: int, index: int) -> np.ndarray:
         """Token ids of a document piece with cls and sep, [n], n <= max_sequence_tokens; read-only."""
         begins = self._begins[language]

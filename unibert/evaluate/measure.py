@@ -79,6 +79,7 @@ def prepare(recipe: Recipe, *, limits: Limits) -> Material:
     folder, languages = recipe.data.folder, recipe.languages
     shards = ShardSet.open(folder / "shards", languages=languages)
     heldout_shards = ShardSet.open(folder / "shards_heldout", languages=languages)
+    heldout_shards.require_tokenizer_of(shards)
     heldout = read_heldout(folder, languages=languages)
     pairs = to_pairs(heldout.messages, languages=languages)
     left_out = {

@@ -26,6 +26,7 @@ class HeldoutWatch:
 
     def __init__(self, recipe: Recipe, *, shards: ShardSet, device: torch.device) -> None:
         heldout = ShardSet.open(recipe.data.folder / "shards_heldout", languages=recipe.languages)
+        heldout.require_tokenizer_of(shards)
         self.batches = list(heldout_batches(recipe, heldout, lines_per_language=LINES_PER_LANGUAGE))
         self.languages = len(recipe.languages)
         self.device = device

@@ -24,7 +24,17 @@ from unibert.plan.batch import (
     turn_length,
 )
 from unibert.plan.memory import Dimensions, Engine, engines_of, student_dimensions
-from unibert.plan.shares import explain_shares, run_sequences, run_shares, share_phases, smoothed_shares, stream_shares
+from unibert.plan.pairs import MANY_EPOCHS, pair_notes, pairs_in_run
+from unibert.plan.shares import (
+    explain_shares,
+    own_sequences,
+    pairs_before,
+    run_sequences,
+    run_shares,
+    share_phases,
+    smoothed_shares,
+    stream_shares,
+)
 from unibert.schema import Recipe
 
 __all__ = [
@@ -40,6 +50,7 @@ __all__ = [
     "global_batch",
     "make_language_plans",
     "make_plan",
+    "pairs_before",
     "rate_factor",
     "run_sequences",
     "run_shares",
@@ -49,8 +60,6 @@ __all__ = [
 ]
 
 GIB = 1 << 30
-MANY_EPOCHS = 20
-"""A language repeated more often than this is worth a warning."""
 MUCH_PADDING = 0.15
 
 
@@ -84,6 +93,8 @@ class Plan:
     """The run cut where its batch changes; one stretch where there is no ladder."""
     steps: int
     sequences: int
+    translation_pairs: int
+    """Of which each is two of the sequences."""
     tokens: int | None
     """Expected, special tokens included; None before there are shards."""
     targets: int | None
@@ -115,6 +126,8 @@ class Plan:
             f"{self.accumulation} accumulated{', after the ladder' if len(self.ladder) > 1 else ''}",
             f"length   {self.steps:,} steps = {self.sequences:,} documents{size}",
         ]
+        if self.translation_pairs:
+            lines.append(f"pairs    {self.translation_pairs:,} translation pairs among them, of two documents each")
         if self.padding_fraction is not None:
             lines.append(f"packing  about {self.padding_fraction:.0%} of a micro-batch is padding")
         return lines
@@ -200,7 +213,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
         )
     engines = engines_of(recipe, world=world, student=dimensions, tree=student_engine or {})
     padding = half_row / (train.micro_batch_sequences * mean_length + half_row) if languages else None
-    notes = [*guess, *_warnings(languages, train.global_batch_sequences, padding)]
+    notes = [*guess, *_warnings(languages, train.global_batch_sequences, padding), *pair_notes(recipe)]
     return Plan(
         name=recipe.name,
         world=world,
@@ -210,6 +223,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
         ladder=ladder,
         steps=train.steps,
         sequences=sequences,
+        translation_pairs=pairs_in_run(recipe),
         tokens=round(sequences * mean_length) if languages else None,
         targets=round(sequences * (mean_length - 2) * recipe.masking.fraction) if languages else None,
         padding_fraction=padding,
@@ -247,7 +261,7 @@ def make_language_plans(recipe: Recipe, manifest: Mapping[str, Any]) -> tuple[La
     samples, tokens = (np.array([entries[code][key] for code in recipe.languages]) for key in ("samples", "tokens"))
     shares = run_shares(recipe, samples=samples, tokens=tokens)
     by_phase = stream_shares(recipe, samples=samples, tokens=tokens) if recipe.data.curriculum else shares[None][:0]
-    epochs = run_sequences(recipe) * shares / samples
+    epochs = own_sequences(recipe) * shares / samples
     columns = (samples.tolist(), tokens.tolist(), shares.tolist(), epochs.tolist(), map(tuple, by_phase.T.tolist()))
     return tuple(LanguagePlan(*row) for row in zip(recipe.languages, *columns, strict=True))
 

@@ -6,6 +6,7 @@ A share is of the documents that do not come in translation pairs. No torch here
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from unibert.schema import Recipe
 
 BLOCK = 1 << 16
 """Positions of the stream in which every language has a whole number of places: what a share is rounded to."""
+
+T = TypeVar("T", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,17 @@ def run_sequences(recipe: Recipe) -> int:
     return first_sample(recipe, recipe.train.steps + 1)
 
 
+def pairs_before(slot: T, ratio: float) -> T:
+    """Translation pairs in the slots (two positions each) before this one: floor(slot x ratio), ratio in 2**-20."""
+    return slot * round(ratio * (1 << 20)) >> 20
+
+
+def own_sequences(recipe: Recipe) -> int:
+    """Documents of the whole run that do not come in translation pairs; at least 1, for what is divided by it."""
+    total = run_sequences(recipe)
+    return max(total - 2 * pairs_before(total // 2, recipe.data.parallel_ratio), 1)
+
+
 def share_phases(recipe: Recipe, *, samples: np.ndarray, tokens: np.ndarray) -> tuple[Phase, ...]:
     """The parts of the run with their shares; one part without a curriculum.
 
@@ -69,7 +83,7 @@ def share_phases(recipe: Recipe, *, samples: np.ndarray, tokens: np.ndarray) -> 
     Raises:
         ConfigError: the limits leave a part of the stream to no language.
     """
-    data, total = recipe.data, run_sequences(recipe)
+    data, total = recipe.data, own_sequences(recipe)
     limits = share_limits(recipe, samples=samples)
     parts = [(phase.until_fraction, phase.smoothing_exponent) for phase in data.curriculum]
     ends = [round(until * total) for until, _ in parts[:-1]]
@@ -84,7 +98,7 @@ def share_limits(recipe: Recipe, *, samples: np.ndarray) -> np.ndarray:
     Raises:
         ConfigError: they add up to less than 1.
     """
-    data, total = recipe.data, run_sequences(recipe)
+    data, total = recipe.data, own_sequences(recipe)
     limits = np.array([data.share_limits.get(code, 1.0) for code in recipe.languages])
     limits = np.minimum(limits, data.max_share or 1.0)
     if limits.sum() < 1 - 1e-9:
@@ -124,7 +138,7 @@ def stream_shares(recipe: Recipe, *, samples: np.ndarray, tokens: np.ndarray) ->
 def run_shares(recipe: Recipe, *, samples: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Share of each language in the whole run, [L]: the mean over its parts by their length; see `share_phases`."""
     phases = share_phases(recipe, samples=samples, tokens=tokens)
-    lengths = np.diff([*(phase.first for phase in phases), run_sequences(recipe)])
+    lengths = np.diff([*(phase.first for phase in phases), own_sequences(recipe)])
     return lengths @ stream_shares(recipe, samples=samples, tokens=tokens) / lengths.sum()
 
 
