@@ -73,6 +73,11 @@ class Data(_Smoothed):
     when there is none."""
     parallel_ratio: Fraction = 0.0
     """Share of the stream's documents that come in translation pairs (both sides in one batch)."""
+    identify_languages: bool = True
+    """Leave out lines that an identifier (fastText's lid.176) takes with certainty for another language."""
+    evaluation_sets: tuple[Path, ...] = ()
+    """Files and folders of evaluation sets (JSON, JSONL, TSV, CSV, CoNLL, parquet, text): lines that share a passage
+    with one of their texts are left out."""
     heldout_keys: Positive = 160
     """Parallel messages held out of training, in all their languages, for retrieval."""
     heldout_lines_per_language: Positive = 100

@@ -1,116 +1,37 @@
-"""Clean the raw text: one form of Unicode, no markup, only rows that are text in the language's own script.
+"""Clean the raw text: one form of Unicode, no markup, only lines that are text in their language.
 
-Each file of raw/ becomes a unit of cleaned/ (units.py). Every dropped row is counted under its reason, with samples in
-cleaned/dropped.jsonl. Rows of the held-out parallel part (by key and by text, in every source and language) go no
+Each file of raw/ becomes a unit of cleaned/ (units.py). What each step of curation/ drops is counted under its reason,
+with samples in cleaned/dropped.jsonl. Texts of the held-out parallel part and of the recipe's evaluation sets go no
 further than here.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain, takewhile
+from itertools import chain, groupby, takewhile
 from pathlib import Path
 from typing import Any
 
-import regex
-
 from unibert import languages
 from unibert.data import corpora, fetch, samples, units
-from unibert.data.curation import near
+from unibert.data.curation import near, sections
+from unibert.data.curation.contamination import Index
+from unibert.data.curation.evaluation_texts import evaluation_texts
+from unibert.data.curation.language import Identifier
+from unibert.data.curation.prose import RULES, reason_to_drop
+from unibert.data.curation.unicode import clean_text
 from unibert.data.lines import file_sha256, read_json, read_rows, say, text_key, write_json, write_rows
-from unibert.data.sources.base import DENSE_SCRIPTS, MAXIMUM_CHARACTERS, minimum_characters
 from unibert.data.work import ALONE, Crew, Done, Task, perform
+from unibert.errors import DataError
 from unibert.schema import Recipe
 
 HELDOUT = "heldout"
 """Name of the unit with the held-out parallel texts."""
-RULES = 2
-"""Raised when a rule below changes, so that text cleaned by the old ones is cleaned again."""
-MINIMUM_WORDS = 3
-MINIMUM_LETTERS = 0.75
-"""Least share of letters, marks and spaces; 0.6 in dense scripts, where the same punctuation weighs more."""
-MINIMUM_LETTERS_DENSE = 0.6
-MINIMUM_OWN_SCRIPT = 0.5
-"""Least share of the letters that is in the language's own script."""
 
-_UNSPACED = DENSE_SCRIPTS | {"Thai", "Khmr", "Mymr"}
-
-_SCRIPTS = {
-    "Arab": r"\p{Arabic}",
-    "Armn": r"\p{Armenian}",
-    "Beng": r"\p{Bengali}",
-    "Cyrl": r"\p{Cyrillic}",
-    "Deva": r"\p{Devanagari}",
-    "Ethi": r"\p{Ethiopic}",
-    "Geor": r"\p{Georgian}",
-    "Grek": r"\p{Greek}",
-    "Gujr": r"\p{Gujarati}",
-    "Guru": r"\p{Gurmukhi}",
-    "Hans": r"\p{Han}",
-    "Hant": r"\p{Han}\p{Bopomofo}",
-    "Hebr": r"\p{Hebrew}",
-    "Jpan": r"\p{Han}\p{Hiragana}\p{Katakana}ー",
-    "Khmr": r"\p{Khmer}",
-    "Knda": r"\p{Kannada}",
-    "Kore": r"\p{Hangul}\p{Han}",
-    "Latn": r"\p{Latin}",
-    "Mlym": r"\p{Malayalam}",
-    "Mymr": r"\p{Myanmar}",
-    "Sinh": r"\p{Sinhala}",
-    "Taml": r"\p{Tamil}",
-    "Telu": r"\p{Telugu}",
-    "Thai": r"\p{Thai}",
-}
-_OTHER_LETTERS = {script: regex.compile(rf"[^{letters}\P{{L}}]") for script, letters in _SCRIPTS.items()}
-_LETTERS = regex.compile(r"\p{L}")
-_NOT_PROSE = regex.compile(r"[^\p{L}\p{M} ]")
-
-# Zero-width (non-)joiners shape letters in Persian and Indic scripts; every other invisible character goes.
-_INVISIBLE = regex.compile(r"[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Cn}--[\u200c\u200d\s]]", regex.V1)
-_BEFORE, _AFTER = " *#:;=•·|/-", " *#=•·|/"  # marks of lists and headings
-_MARKUP = regex.compile(
-    r"[{}<>|\\\[\]]"  # templates, tags, tables, escapes
-    r"|\$\w|%[\d$(]*[sdSDnifu@]|%\w+%|&\w+;|__\w+__"  # placeholders and entities
-    r"|https?:|www\.|\(\)|\.(?:php|js|json|html|css|ini)\b|''|~~~"  # addresses, code, wiki quotes
-)
-_BROKEN = regex.compile(r"(?<![\p{L}\p{M}\p{N}\u200c\u200d])\p{M}|\ufffd")
-
-
-def clean_text(text: str) -> str:
-    """NFC; no control, directional, private or unassigned characters; single spaces; no list marks at the ends."""
-    text = unicodedata.normalize("NFC", text)
-    if not text.isprintable():  # true of the few texts with anything invisible besides the space
-        text = _INVISIBLE.sub("", text)
-    return " ".join(text.split()).lstrip(_BEFORE).rstrip(_AFTER)
-
-
-def reason_to_drop(text: str, language: str) -> str | None:
-    """Why a cleaned text is not used; None when it is fine.
-
-    `length`: too short or long; `markup`: remains of markup, placeholders or code; `broken`: a replacement character,
-    or a combining mark without a letter before it; `words`: too few; `letters`: too few letters among its characters;
-    `script`: its letters are mostly of another script than the language's.
-    """
-    if not minimum_characters(language) <= len(text) <= MAXIMUM_CHARACTERS:
-        return "length"
-    if _MARKUP.search(text):
-        return "markup"
-    if _BROKEN.search(text):
-        return "broken"
-    script = languages.script_of(language)
-    if script not in _UNSPACED and text.count(" ") < MINIMUM_WORDS - 1:
-        return "words"
-    prose = 1 - len(_NOT_PROSE.findall(text)) / len(text)
-    if prose < (MINIMUM_LETTERS_DENSE if script in DENSE_SCRIPTS else MINIMUM_LETTERS):
-        return "letters"
-    others = len(_OTHER_LETTERS[script].findall(text))
-    if others and others > (1 - MINIMUM_OWN_SCRIPT) * len(_LETTERS.findall(text)):
-        return "script"
-    return None
+_IDENTIFIER = Identifier()
 
 
 def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
@@ -128,9 +49,10 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
         "rules": [RULES, units.FORMAT, near.HASHES, near.ROWS, near.BANDS],
         "languages": sorted(recipe.languages),
         "heldout": file_sha256(folder / "heldout" / "parallel.jsonl"),
+        "identify_languages": recipe.data.identify_languages,
+        "evaluation_sets": [checksum for _, checksum in evaluation_files(recipe)],
     }
-    sources = {**fetch.raw_files(recipe), HELDOUT: [folder / "heldout" / "parallel.jsonl"]}
-    tasks = list(_tasks(recipe, sources, settings))
+    tasks = list(_tasks(recipe, settings))
     done = perform(_clean, tasks, folder=target, crew=crew, what="clean", force=force)
     counts = {code: Counter(kept=0) for code in recipe.languages}
     for unit in done:
@@ -152,20 +74,29 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     return report
 
 
-def _tasks(recipe: Recipe, sources: dict[str, list[Path]], settings: dict[str, Any]) -> Iterator[Task]:
+def evaluation_files(recipe: Recipe) -> tuple[tuple[Path, str], ...]:
+    """(file, checksum) of every evaluation set; DataError for one that is missing."""
+    found: list[Path] = []
+    for path in recipe.data.evaluation_sets:
+        if not path.exists():
+            raise DataError(f"data.evaluation_sets: {path} does not exist")
+        found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return tuple((path, file_sha256(path)) for path in found)
+
+
+def _tasks(recipe: Recipe, settings: dict[str, Any]) -> Iterator[Task]:
     """A task for each raw file, the held-out texts first: of two equal texts the earlier is the one that stays."""
     raw = recipe.data.folder / "raw"
-    facts = read_json(raw / "manifest.json")["sources"]
-    yield Task(HELDOUT, settings, Cleaning(recipe, HELDOUT, sources[HELDOUT][0], ()))
-    for name, files in sources.items():
-        if name == HELDOUT:
-            continue
+    facts, sets = read_json(raw / "manifest.json")["sources"], evaluation_files(recipe)
+    heldout = recipe.data.folder / "heldout" / "parallel.jsonl"
+    yield Task(HELDOUT, settings, Cleaning(recipe, HELDOUT, heldout))
+    for name, files in fetch.raw_files(recipe).items():
         checksums = {file: facts[name]["files"][str(file.relative_to(raw))]["sha256"] for file in files}
         english = () if corpora.is_part(name) else tuple(checksums.items())
         for file, checksum in checksums.items():
             place = str(file.relative_to(raw))
             about = settings | {"raw": [checksum for _, checksum in english] or [checksum], "file": place}
-            yield Task(place.removesuffix(".jsonl"), about, Cleaning(recipe, name, file, english))
+            yield Task(place.removesuffix(".jsonl"), about, Cleaning(recipe, name, file, english, sets))
 
 
 @dataclass(frozen=True)
@@ -176,57 +107,105 @@ class Cleaning:
     name: str
     """Of the source or part."""
     file: Path
-    english: tuple[tuple[Path, str], ...]
+    english: tuple[tuple[Path, str], ...] = ()
     """Files of an aligned source, whose first rows are English, with their checksums."""
+    evaluation: tuple[tuple[Path, str], ...] = ()
+    """Files of evaluation sets, with their checksums."""
+
+    @property
+    def unit(self) -> Path:
+        """Folder of the unit."""
+        folder = self.recipe.data.folder
+        if self.name == HELDOUT:
+            return folder / "cleaned" / HELDOUT
+        return folder / "cleaned" / str(self.file.relative_to(folder / "raw")).removesuffix(".jsonl")
 
 
 def _clean(job: Cleaning) -> Done:
     """Clean one raw file."""
-    recipe, folder = job.recipe, job.recipe.data.folder
-    unit = folder / "cleaned" / (HELDOUT if job.name == HELDOUT else _unit_name(job.file, folder / "raw"))
-    if job.name == HELDOUT:
-        kept, counts, dropped = _heldout_rows(job.file, recipe.languages), {}, samples.Samples("clean")
-    else:
-        kept, counts, dropped = _clean_rows(job)
-    source = job.name.partition("/")[0]
-    result, files = units.write(unit, source=source, kept=kept)
-    return Done(result | {"counts": counts, "dropped": dropped.rows()}, tuple(files))
+    out = _heldout_rows(job) if job.name == HELDOUT else _clean_rows(job)
+    result, files = units.write(job.unit, source=job.name.partition("/")[0], kept=out.kept)
+    counts = {code: count for code, count in out.counts.items() if count}
+    return Done(result | {"counts": counts, "dropped": out.dropped.rows()}, tuple(files))
 
 
-def _unit_name(file: Path, raw: Path) -> str:
-    return str(file.relative_to(raw)).removesuffix(".jsonl")
-
-
-def _heldout_rows(file: Path, wanted: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _heldout_rows(job: Cleaning) -> _Outcome:
     """The held-out parallel texts as rows, so that whatever is near one of them is found."""
-    kept: dict[str, list[dict[str, Any]]] = {code: [] for code in wanted}
-    for message in read_rows(file):
+    out = _Outcome(job.recipe.languages)
+    for message in read_rows(job.file):
         for code, text in message["texts"].items():
-            if code in kept:
-                kept[code].append({"id": message["key"], "text": text})
-    return kept
+            if code in out.kept:
+                out.kept[code].append(units.Line({"id": message["key"], "text": text}, text_key(text)))
+    return out
 
 
-def _clean_rows(job: Cleaning) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Counter[str]], samples.Samples]:
-    """(kept rows by language, outcomes by language, samples of what was dropped)."""
-    wanted = job.recipe.languages
-    judge = _Judge(job.recipe.data.folder, english=_english_keys(job.english))
-    kept: dict[str, list[dict[str, Any]]] = {code: [] for code in wanted}
-    counts = {code: Counter[str]() for code in wanted}
-    dropped = samples.Samples("clean")
-    for row in read_rows(job.file):
-        code = row["language"]
-        if code not in kept:
-            continue
-        text = clean_text(row["text"])
-        outcome = judge.outcome(row, text)
-        counts[code][outcome] += 1
-        if outcome == "kept":
-            own = {"line": row["line"]} if "line" in row else {}
-            kept[code].append({"id": row["id"], **own, "text": text})
-        else:
-            dropped.add(code, outcome, id=row["id"], text=text)
-    return kept, {code: count for code, count in counts.items() if count}, dropped
+class _Outcome:
+    """What became of the rows of a file."""
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        self.kept: dict[str, list[units.Line]] = {code: [] for code in wanted}
+        self.counts = {code: Counter[str]() for code in wanted}
+        self.dropped = samples.Samples("clean")
+
+    def drop(self, language: str, reason: str, *, id: str, text: str) -> None:
+        self.counts[language][reason] += 1
+        self.dropped.add(language, reason, id=id, text=text)
+
+
+def _clean_rows(job: Cleaning) -> _Outcome:
+    """Every step on one raw file: whole documents first, then lines, then the lines of a language together."""
+    out = _Outcome(job.recipe.languages)
+    judge = _Judge(job)
+    rows = (row for row in read_rows(job.file) if row["language"] in out.kept)
+    for (identity, code), document in groupby(rows, key=lambda row: (row["id"], row["language"])):
+        lines = list(document)
+        is_document = "line" in lines[0]
+        reasons = sections.judge([row["text"] for row in lines], code) if is_document else [None] * len(lines)
+        for row, reason in zip(lines, reasons, strict=True):
+            text = clean_text(row["text"])
+            reason = reason or reason_to_drop(text, code)
+            key = "" if reason else text_key(text)
+            if reason := reason or judge.reason(identity, key, code):
+                out.drop(code, reason, id=identity, text=text)
+            else:
+                own = {"line": row["line"]} if is_document else {}
+                out.kept[code].append(units.Line({"id": identity, **own, "text": text}, key))
+    for code in out.kept:
+        judge.judge_together(out, code)
+        out.counts[code]["kept"] = len(out.kept[code])
+    return out
+
+
+class _Judge:
+    """Says which cleaned lines may not be used because of what else there is: held-out, evaluation and English texts."""
+
+    def __init__(self, job: Cleaning) -> None:
+        self.identify = job.recipe.data.identify_languages
+        self.heldout_ids, self.heldout_keys = heldout_texts(job.recipe.data.folder)
+        self.english = _english_keys(job.english)
+        self.index = _index(job.evaluation) if job.evaluation else None
+
+    def reason(self, identity: str, key: str, language: str) -> str | None:
+        """Why a line is dropped, by its key."""
+        if identity in self.heldout_ids or key in self.heldout_keys:
+            return "heldout"
+        if language != "en" and key in self.english:
+            return "english"  # a message nobody has translated yet
+        return None
+
+    def judge_together(self, out: _Outcome, code: str) -> None:
+        """Drop what shows only in many lines at once, or is quicker so: text in another language, evaluation texts."""
+        lines = out.kept[code]
+        reasons: list[str | None] = [None] * len(lines)
+        if self.identify:
+            reasons = _IDENTIFIER.reasons([line.row["text"] for line in lines], code)
+        if self.index is not None:
+            hits = self.index.hits([line.key for line in lines]).tolist()
+            reasons = ["evaluation" if hit else reason for hit, reason in zip(hits, reasons, strict=True)]
+        for line, reason in zip(lines, reasons, strict=True):
+            if reason:
+                out.drop(code, reason, id=line.row["id"], text=line.row["text"])
+        out.kept[code] = [line for line, reason in zip(lines, reasons, strict=True) if not reason]
 
 
 @lru_cache(maxsize=2)
@@ -237,20 +216,7 @@ def _english_keys(files: tuple[tuple[Path, str], ...]) -> frozenset[str]:
     return frozenset(text_key(text) for text in texts if reason_to_drop(text, "en") is None)
 
 
-class _Judge:
-    """Decides row by row. `english` are the keys of an aligned source's English texts."""
-
-    def __init__(self, folder: Path, *, english: frozenset[str]) -> None:
-        self.heldout_ids, self.heldout_keys = heldout_texts(folder)
-        self.english = english
-
-    def outcome(self, row: dict[str, str], text: str) -> str:
-        """`kept`, or the reason why the row is dropped."""
-        if (reason := reason_to_drop(text, row["language"])) is not None:
-            return reason
-        key = text_key(text)
-        if row["id"] in self.heldout_ids or key in self.heldout_keys:
-            return "heldout"
-        if row["language"] != "en" and key in self.english:
-            return "english"  # a message nobody has translated yet
-        return "kept"
+@lru_cache(maxsize=1)
+def _index(files: tuple[tuple[Path, str], ...]) -> Index:
+    """The index of evaluation sets."""
+    return Index(chain.from_iterable(evaluation_texts(path) for path, _ in files))

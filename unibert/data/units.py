@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from unibert.data.curation.near import bands, packed, shingle_of, signatures
-from unibert.data.lines import atomic, json_line, read_rows, save_array, stable_hash, text_key
+from unibert.data.lines import atomic, json_line, read_rows, save_array, stable_hash
 from unibert.errors import DataError
 
 FORMAT = 1
@@ -78,31 +78,36 @@ class Unit:
             raise DataError(f"{path}: missing or damaged ({error}); run: unibert data clean RECIPE --force") from None
 
 
-def write(
-    folder: Path, *, source: str, kept: Mapping[str, Sequence[dict[str, Any]]]
-) -> tuple[dict[str, Any], list[Path]]:
+class Line(NamedTuple):
+    """A line that is kept: its row (id, perhaps line, text), and its text key."""
+
+    row: dict[str, Any]
+    key: str
+
+
+def write(folder: Path, *, source: str, kept: Mapping[str, Sequence[Line]]) -> tuple[dict[str, Any], list[Path]]:
     """Write a unit; returns what `Unit.from_result` needs, and the files.
 
     Args:
         folder: of the unit.
         source: where the text is from.
-        kept: rows (id, text, perhaps line) of each language.
+        kept: lines of each language.
     """
     folder.mkdir(parents=True, exist_ok=True)
     slices: dict[str, list[int]] = {}
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
     offset = first = 0
     with atomic(folder / "text.jsonl", binary=True) as file:
-        for code, rows in kept.items():
-            if not rows:
+        for code, lines in kept.items():
+            if not lines:
                 continue
-            block = b"".join(map(json_line, rows))
+            block = b"".join(json_line(line.row) for line in lines)
             file.write(block)
             length = len(block)
-            slices[code] = [offset, length, first, len(rows)]
-            for name, values in _columns(code, rows, first=first).items():
+            slices[code] = [offset, length, first, len(lines)]
+            for name, values in _columns(code, lines, first=first).items():
                 columns[name].append(values)
-            offset, first = offset + length, first + len(rows)
+            offset, first = offset + length, first + len(lines)
     files = [folder / "text.jsonl"]
     for name, parts in columns.items():
         files.append(folder / f"{name}.npy")
@@ -111,16 +116,16 @@ def write(
     return {"source": source, "slices": slices}, files
 
 
-def _columns(code: str, rows: Sequence[dict[str, Any]], *, first: int) -> dict[str, np.ndarray]:
+def _columns(code: str, lines: Sequence[Line], *, first: int) -> dict[str, np.ndarray]:
     """The arrays of one language's rows."""
-    keys = [text_key(row["text"]) for row in rows]
+    keys = [line.key for line in lines]
     hashes = np.fromiter(map(stable_hash, keys), dtype=np.uint64, count=len(keys))
     signature = signatures(keys, shingle=shingle_of(code))
     values = (bands(signature) >> np.uint64(32)).astype(np.uint32)
     exact, order = np.argsort(hashes, kind="stable"), np.argsort(values, axis=1, kind="stable")
     return {
         "keys": hashes,
-        "documents": np.fromiter(map(_document, rows), dtype=np.uint64, count=len(rows)),
+        "documents": np.fromiter((_document(line.row) for line in lines), dtype=np.uint64, count=len(lines)),
         "exact": hashes[exact],
         "exact_rows": (exact + first).astype(np.uint32),
         "bands": np.take_along_axis(values, order, axis=1),

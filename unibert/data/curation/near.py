@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from unibert.data.sources.base import DENSE_SCRIPTS
+from unibert.data.curation import scripts
 from unibert.languages import script_of
 
 HASHES = 128
@@ -44,7 +44,6 @@ STRICT, LENIENT = 0.8, 0.46
 """Least similarity of short lines and of paragraphs."""
 
 _SHORT, _LONG = 30, 90  # distinct shingles up to which, and from which, the two hold
-_WITHOUT_SPACES = frozenset({"Thai", "Khmr", "Mymr"})
 _BLOCK = 256  # texts; what a block needs stays in the cache
 _PAIRS = 1 << 14
 _EMPTY16 = np.uint16(0xFFFF)
@@ -57,8 +56,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def shingle_of(language: str) -> int:
     """Characters in a shingle: 2 in dense scripts, 3 in other scripts without spaces, else 4."""
-    script = script_of(language)
-    return 2 if script in DENSE_SCRIPTS else 3 if script in _WITHOUT_SPACES else 4
+    return 2 if scripts.is_dense(language) else 3 if script_of(language) in scripts.WITHOUT_SPACES else 4
 
 
 def signatures(keys: Sequence[str], *, shingle: int) -> np.ndarray:
