@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, takewhile
 from pathlib import Path
@@ -177,7 +177,7 @@ def _clean_rows(job: Cleaning) -> _Outcome:
 
 
 class _Judge:
-    """Says which cleaned lines may not be used because of what else there is: held-out, evaluation and English texts."""
+    """Says which cleaned lines may not be used, by what else there is: held-out, evaluation and English texts."""
 
     def __init__(self, job: Cleaning) -> None:
         self.identify = job.recipe.data.identify_languages

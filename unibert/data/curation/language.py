@@ -11,11 +11,13 @@ language of the same script.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from unibert.data.curation import scripts
+from unibert.languages import LANGUAGES
 
 SURE, DOUBTFUL = 0.8, 0.05
 SHORTEST, SHORTEST_DENSE = 40, 20
@@ -55,6 +57,13 @@ def same(language: str) -> frozenset[str]:
     return next((group for group in _GROUPS if name in group), frozenset({name}))
 
 
+@cache
+def alone_in_script() -> frozenset[str]:
+    """Languages that share their script with no other of ours: the rule of the script has judged theirs already."""
+    writers = Counter(language.script for language in LANGUAGES.values())
+    return frozenset(code for code, language in LANGUAGES.items() if writers[language.script] == 1)
+
+
 class Identifier:
     """Judges lines. Loads its model at the first line; threads may share it, processes get it by pickle or fork."""
 
@@ -70,7 +79,7 @@ class Identifier:
 
     def reasons(self, texts: Sequence[str], language: str) -> list[str | None]:
         """For each text "language" when it is confidently in another one, else None."""
-        if language in UNJUDGED:
+        if language in UNJUDGED or language in alone_in_script():
             return [None] * len(texts)
         shortest = SHORTEST_DENSE if scripts.is_dense(language) else SHORTEST
         return ["language" if len(text) >= shortest and self._is_other(text, language) else None for text in texts]
