@@ -129,7 +129,7 @@ def test_shards_are_looked_through(tmp_path: Path) -> None:
     write_texts(tmp_path, codes=codes)
     write_teacher(tmp_path / "teacher", codes=codes)
     for code, text in (("en", f"It asked: {LONG}"), ("zh", CHINESE)):
-        with (tmp_path / "clean" / f"{code}.jsonl").open("a", encoding="utf-8") as file:
+        with (tmp_path / "clean" / f"{code}-00000.jsonl").open("ab") as file:
             file.write(json_line({"id": "planted", "text": text, "source": "t"}))
     tokenizing.run(recipe(tmp_path, languages=codes, data={"max_sequence_tokens": 128}))
     folders = {"folder": tmp_path / "shards", "tokenizer": tmp_path / "tokenizer"}

@@ -145,7 +145,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path: Path, monkey
         calls = itertools.count(1)
         with monkeypatch.context() as patch:
             for module, name in (
-                (pair_writing, "write_language"),
+                (pair_writing, "write_file"),
                 (pairing, "write_json"),
                 (pairing, "write_dictionary"),
             ):
