@@ -22,7 +22,7 @@ from unibert.languages import LANGUAGES
 SURE, DOUBTFUL = 0.8, 0.05
 SHORTEST, SHORTEST_DENSE = 40, 20
 """Characters below which a line passes unjudged."""
-LOOKED_AT = 200
+LOOKED_AT = 120
 """Characters of a line that are read; more say no more."""
 
 UNJUDGED = frozenset({"gl", "io", "nds", "pms"})
