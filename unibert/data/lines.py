@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -51,7 +52,8 @@ def atomic(path: Path, *, binary: Literal[True]) -> AbstractContextManager[Binar
 def atomic(path: Path, *, binary: bool = False) -> Iterator[Any]:
     """Open a file, of text unless `binary`, that appears under its name only when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Unlike in every process, also of another machine on the same file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("wb") if binary else temporary.open("w", encoding="utf-8") as file:
             yield file

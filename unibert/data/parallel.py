@@ -17,7 +17,6 @@ from unibert.data.cleaning import RULES, clean_text, reason_to_drop
 from unibert.data.lines import (
     SPLIT_SEED,
     file_sha256,
-    finished,
     read_rows,
     say,
     stable_hash,
@@ -26,7 +25,7 @@ from unibert.data.lines import (
     write_rows,
 )
 from unibert.data.sources import mediawiki
-from unibert.data.work import ALONE, Crew
+from unibert.data.work import ALONE, Crew, Done, Task, perform
 from unibert.errors import DataError
 from unibert.schema import Recipe
 
@@ -45,38 +44,41 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     From a source without aligned messages (the hub's Wikipedia) nothing is held out, and this is said.
     """
     languages.check(recipe.languages)
-    folder = recipe.data.folder / "heldout"
-    files = fetch.raw_files(recipe)
     settings = {
         "rules": RULES,
         "languages": sorted(recipe.languages),
         "keys": recipe.data.heldout_keys,
         "raw": file_sha256(recipe.data.folder / "raw" / "manifest.json"),
     }
+    task = Task("parallel", settings, recipe)
+    folder = recipe.data.folder / "heldout"
+    report = perform(_hold_out, [task], folder=folder, crew=crew, what="parallel", force=force)[0]
+    if coverage := report["languages"]:
+        low = min(coverage, key=lambda code: coverage[code])
+        say(f"parallel: {report['keys']} messages held out; fewest in {low}: {coverage[low]}")
+    else:
+        say("parallel: WARNING: no aligned source was fetched, retrieval cannot be measured")
+    return report
+
+
+def _hold_out(recipe: Recipe) -> Done:
+    """Choose the messages and write them."""
+    folder = recipe.data.folder / "heldout"
     path, report_path = folder / "parallel.jsonl", folder / "parallel_report.json"
-    if not force and path.exists() and (report := finished(report_path, settings)) is not None:
-        say(f"parallel: already done, {report['keys']} messages held out in {path}")
-        return report
-    report_path.unlink(missing_ok=True)
+    files = fetch.raw_files(recipe)
     chosen: Messages = {}
     ids: list[str] = []
     if mediawiki.SOURCE.name in files:
-        say("parallel: reading the aligned messages")
         messages = usable_messages(files[mediawiki.SOURCE.name], recipe.languages)
         chosen = choose(messages, count=recipe.data.heldout_keys)
         ids = sorted(same_english(messages, chosen))
         if not chosen:
             raise DataError(f"{path}: no message is long enough and in {MINIMUM_LANGUAGES} languages; add languages")
-    else:
-        say("parallel: WARNING: no aligned source was fetched, retrieval cannot be measured")
     write_rows(path, ({"key": key, "texts": texts} for key, texts in chosen.items()))
     coverage = Counter(code for texts in chosen.values() for code in texts)
-    report = {"settings": settings, "keys": len(chosen), "languages": dict(sorted(coverage.items())), "ids": ids}
+    report = {"keys": len(chosen), "languages": dict(sorted(coverage.items())), "ids": ids}
     write_json(report_path, report)
-    if chosen:
-        low = min(coverage, key=lambda code: coverage[code])
-        say(f"parallel: {len(chosen)} messages held out; fewest in {low}: {coverage[low]}")
-    return report
+    return Done(report, (path, report_path))
 
 
 def usable_messages(files: Sequence[Path], wanted: tuple[str, ...]) -> Messages:

@@ -10,7 +10,6 @@ them as before, but nothing is lost any more and decode(encode(text)) gives the 
 from __future__ import annotations
 
 import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -263,6 +262,4 @@ def _write(folder: Path, *, tree: dict[str, Any], config: dict[str, Any], kept_i
     with atomic(folder / "tokenizer.json") as file:
         json.dump(ours, file, ensure_ascii=False)
     write_json(folder / "tokenizer_config.json", config)
-    temporary = folder / ".kept_ids.tmp.npy"
-    np.save(temporary, kept_ids.astype(np.int32))
-    os.replace(temporary, folder / "kept_ids.npy")
+    save_array(folder / "kept_ids.npy", kept_ids.astype(np.int32))
