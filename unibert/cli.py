@@ -65,10 +65,12 @@ class DataCommand:
         from importlib import import_module
 
         module = {"clean": "cleaning", "tokenize": "tokenizing", "pairs": "pairing"}.get(self.stage, self.stage)
-        from unibert.data.work import crew
+        from unibert.data.work import crew, sweep
 
         with crew(self.workers) as those:
             if those is not None:  # a rank that serves the first one is done when that is
+                if those.claims is None:
+                    sweep(recipe.data.folder)
                 import_module(f"unibert.data.{module}").run(recipe, force=self.force, crew=those)
 
 

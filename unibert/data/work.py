@@ -62,8 +62,10 @@ class Crew:
             for task in tasks:
                 yield task, function(task)
             return
-        futures: dict[Future[dict[str, Any]], Task] = {self.executor.submit(function, task): task for task in tasks}
+        futures: dict[Future[dict[str, Any]], Task] = {}
         try:
+            for task in tasks:
+                futures[self.executor.submit(function, task)] = task
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
@@ -149,10 +151,7 @@ def perform(
     """
     assert len({task.name for task in tasks}) == len(tasks), "two tasks of one name"
     folder.mkdir(parents=True, exist_ok=True)
-    if crew.claims is None:
-        for left in folder.rglob(".*.tmp"):
-            left.unlink(missing_ok=True)  # by a process that was killed
-    elif force:
+    if crew.claims is not None and force:
         raise ConfigError("--force in an array would undo what other members do: remove the stage's folder instead")
     results: dict[str, dict[str, Any]] = {}
     told = _Progress(what, len(tasks))
@@ -171,6 +170,13 @@ def perform(
         if not mine:
             time.sleep(SECONDS_BETWEEN_LOOKS)
     return [results[task.name] for task in tasks]
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left below a folder; not while another one writes there."""
+    for left in folder.rglob(".*.tmp"):
+        if left.is_file():
+            left.unlink()
 
 
 def forget(name: str, *, folder: Path) -> None:
