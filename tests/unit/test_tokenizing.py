@@ -192,6 +192,25 @@ def test_special_strings_in_the_text_do_not_become_special_tokens(small):
     assert (row["special_strings"], row["dropped_documents"]) == (3, 1)
 
 
+def test_lines_of_a_document_are_one_text(small):
+    texts = lines("en", count=20)
+    parts = {"long": texts[:12], "short": texts[12:14], "again": texts[14:16]}
+    rows = [{"id": id, "line": at, "text": text} for id, part in parts.items() for at, text in enumerate(part)]
+    rows += [{"id": "alone", "text": text} for text in texts[16:18]]  # of one id, but without number: two texts
+    write_rows(small.data.folder / "clean" / "en-00000.jsonl", rows)
+    write_rows(small.data.folder / "clean" / "en-00001.jsonl", [{"id": "file", "line": 7, "text": texts[18]}])
+    report = tokenizing.run(small)
+    tokenizer = AutoTokenizer.from_pretrained(small.data.folder / "tokenizer")
+    documents = [*(" ".join(part) for part in parts.values()), *texts[16:19]]
+    expected = [
+        piece for text in documents for piece in cut(tokenizer(text, add_special_tokens=False)["input_ids"], room=30)[0]
+    ]
+    shards = ShardSet.open(small.data.folder / "shards", languages=CODES)
+    assert [shards.sample(0, at)[1:-1].tolist() for at in range(shards.samples_per_language[0])] == expected
+    assert report["languages"]["en"]["documents"] == 6 < len(expected)
+    assert len(list((small.data.folder / "shards").glob("en-*.tokens"))) == 2
+
+
 def test_long_documents_are_cut():
     ids = list(range(100))
     pieces, dropped = cut(ids, room=30)

@@ -37,7 +37,9 @@ LONGEST_WORD = 24
 # Marks and invisible characters at the edge of a word could join it to the space beside it, and some characters that
 # are no space become one in a tokenizer's normaliser.
 _TOUCHING = regex.compile(
-    r"(?:^|\s)[\p{M}\p{Cf}]|\p{Cf}(?:\s|$)|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}--[\u200c\u200d]]|\p{GCB=Prepend}", regex.V1
+    r"(?:^|\s)[\p{M}\p{Cf}]|\p{Cf}(?:\s|$)|\p{GCB=Prepend}"
+    r"|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u2581\ufffd--[\u200c\u200d]]",
+    regex.V1,
 )
 
 
