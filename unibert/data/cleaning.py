@@ -18,27 +18,18 @@ from typing import Any
 from unibert import languages
 from unibert.data import corpora, fetch, samples, units
 from unibert.data.curation import near, sections
-from unibert.data.curation.contamination import Index
-from unibert.data.curation.evaluation_texts import evaluation_texts
 from unibert.data.curation.language import Identifier
 from unibert.data.curation.prose import RULES, reason_to_drop
 from unibert.data.curation.unicode import clean_text
+from unibert.data.kept_out import evaluation_files, evaluation_index, heldout_texts
 from unibert.data.lines import file_sha256, read_json, read_rows, say, text_key, write_json, write_rows
 from unibert.data.work import ALONE, Crew, Done, Task, perform
-from unibert.errors import DataError
 from unibert.schema import Recipe
 
 HELDOUT = "heldout"
 """Name of the unit with the held-out parallel texts."""
 
 _IDENTIFIER = Identifier()
-
-
-def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """(row ids, text keys) of the held-out parallel part, which no training text may share."""
-    report = read_json(folder / "heldout" / "parallel_report.json")
-    texts = (text for row in read_rows(folder / "heldout" / "parallel.jsonl") for text in row["texts"].values())
-    return frozenset(report["ids"]), frozenset(map(text_key, texts))
 
 
 def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
@@ -72,16 +63,6 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     dropped = sum(sum(count.values()) for count in counts.values()) - report["rows"]
     say(f"clean: {report['rows']} rows kept, {dropped} dropped")
     return report
-
-
-def evaluation_files(recipe: Recipe) -> tuple[tuple[Path, str], ...]:
-    """(file, checksum) of every evaluation set; DataError for one that is missing."""
-    found: list[Path] = []
-    for path in recipe.data.evaluation_sets:
-        if not path.exists():
-            raise DataError(f"data.evaluation_sets: {path} does not exist")
-        found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return tuple((path, file_sha256(path)) for path in found)
 
 
 def _tasks(recipe: Recipe, settings: dict[str, Any]) -> Iterator[Task]:
@@ -185,7 +166,7 @@ class _Judge:
         self.identify = job.recipe.data.identify_languages
         self.heldout_ids, self.heldout_keys = heldout_texts(job.recipe.data.folder)
         self.english = _english_keys(job.english)
-        self.index = _index(job.evaluation) if job.evaluation else None
+        self.index = evaluation_index(job.evaluation) if job.evaluation else None
 
     def reason(self, identity: str, key: str, language: str) -> str | None:
         """Why a line is dropped, by its key."""
@@ -216,9 +197,3 @@ def _english_keys(files: tuple[tuple[Path, str], ...]) -> frozenset[str]:
     rows = takewhile(lambda row: row["language"] == "en", chain.from_iterable(read_rows(file) for file, _ in files))
     texts = (clean_text(row["text"]) for row in rows)
     return frozenset(text_key(text) for text in texts if reason_to_drop(text, "en") is None)
-
-
-@lru_cache(maxsize=1)
-def _index(files: tuple[tuple[Path, str], ...]) -> Index:
-    """The index of evaluation sets."""
-    return Index(chain.from_iterable(evaluation_texts(path) for path, _ in files))
