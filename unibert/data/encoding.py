@@ -28,7 +28,7 @@ SHORTEST_REST = 8
 """Tokens, special ones not counted: a shorter last piece of a document is dropped."""
 UNKNOWN_SHOWN = 20
 CHECKED = 16
-"""One document in so many is decoded again, to count exact round trips."""
+"""The first document and one in so many are decoded again, to count exact round trips."""
 WORDS_KEPT = 1 << 18
 """Words whose pieces are remembered; a longer list is begun anew."""
 LONGEST_WORD = 24
@@ -37,7 +37,7 @@ LONGEST_WORD = 24
 # Marks and invisible characters at the edge of a word could join it to the space beside it, and some characters that
 # are no space become one in a tokenizer's normaliser.
 _TOUCHING = regex.compile(
-    r"(?:^|\s)[\p{M}\p{Cf}]|\p{Cf}(?:\s|$)|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}--[\u200c\u200d\n]]|\p{GCB=Prepend}", regex.V1
+    r"(?:^|\s)[\p{M}\p{Cf}]|\p{Cf}(?:\s|$)|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}--[\u200c\u200d]]|\p{GCB=Prepend}", regex.V1
 )
 
 _PERHAPS_TOUCHING = regex.compile(r"[\p{M}\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{GCB=Prepend}--\n]", regex.V1)
@@ -166,7 +166,7 @@ class Encoder:
         if unknown := ids.count(self.special.unk):
             counted.unknown_pieces += unknown
             counted.unknown_characters.update(unknown_characters(self.tokenizer, text, known=self.known))
-        if stable_hash(text) % CHECKED == 0:
+        if not counted.checked or stable_hash(text) % CHECKED == 0:
             decoded = self.tokenizer.decode(ids, skip_special_tokens=False)
             counted.checked += 1
             # Most text is in normal form already, and normalising is the slower comparison.
