@@ -133,8 +133,8 @@ def sentence(code: str, number: int) -> str:
     """A sentence for every number, unlike any other's: some of the edition's words in an order of its own."""
     said = " ".join(EDITIONS[code].sentences)
     words = said.split() if code != "ja" else [said[at : at + 3].strip() for at in range(0, len(said), 3)]
-    chosen = random.Random(f"{code} {number}").sample(words, k=14)
-    return f"{('' if code == 'ja' else ' ').join(chosen)} {number}"
+    chosen = random.Random(f"{code} {number}").sample(words, k=16 if code == "ja" else 24)
+    return f"{('' if code == 'ja' else ' ').join(chosen)} {number}."
 
 
 def article(code: str, number: int) -> tuple[str, list[str]]:
@@ -164,7 +164,7 @@ def article(code: str, number: int) -> tuple[str, list[str]]:
 {edition.file}:A.jpg|Caption
 </gallery>
 === {word} {word} ===
-[https://example.org/x {third}] <nowiki />[[:{edition.category}:X|{word}]]
+[https://example.org/x {third}] <nowiki />[[:{edition.category}:X|{word}]].
 
 == {edition.references} ==
 <references />
@@ -174,7 +174,7 @@ Even less of it.
 [[{edition.category}:Towns]]
 [[de:Stadt]]
 """
-    return text, [first, second, f"{third} {word}"]
+    return text, [first, second, f"{third} {word}."]
 
 
 def dump(code: str, *, articles: int = 12) -> str:
