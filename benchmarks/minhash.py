@@ -18,6 +18,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ import xxhash
 from datasketch import MinHash, MinHashLSH
 
 from unibert.data.curation import near
-from unibert.data.lines import read_rows, text_key
+from unibert.data.lines import read_json, text_key
+from unibert.data.units import Unit
 from unibert.languages import script_of
 
 UNSPACED = {"Hans", "Hant", "Jpan", "Thai", "Khmr", "Mymr"}
@@ -47,9 +49,19 @@ class Found(NamedTuple):
     language: str
 
 
+@cache
+def units_in(folder: Path) -> tuple[Unit, ...]:
+    """The units of cleaned/."""
+    entries = read_json(folder / "cleaned" / "report.json")["units"]
+    return tuple(
+        Unit.from_result(n, folder / "cleaned" / name, entry) for n, (name, entry) in enumerate(entries.items())
+    )
+
+
 def sample(folder: Path, code: str, lengths: tuple[int, int], count: int) -> list[str]:
     """Cleaned lines of a language, no two with equal keys, in a seeded order."""
-    texts = {text_key(row["text"]): row["text"] for row in read_rows(folder / "cleaned" / f"{code}.jsonl")}
+    rows_of = (unit.rows(code) for unit in units_in(folder) if code in unit.slices)
+    texts = {text_key(row["text"]): row["text"] for row in itertools.chain.from_iterable(rows_of)}
     fit = [text for text in texts.values() if lengths[0] <= len(text) < lengths[1]]
     random.Random(1).shuffle(fit)
     return fit[:count]
@@ -151,7 +163,7 @@ def measure(folder: Path, lengths: tuple[int, int], count: int, repeats: int) ->
     """Print and return the rows of one range of lengths."""
     name, codes = (
         f"lines of {lengths[0]} to {lengths[1]} characters",
-        sorted(p.stem for p in folder.glob("cleaned/*.jsonl")),
+        sorted({code for unit in units_in(folder) for code in unit.slices}),
     )
     both = [found(folder, lengths, count, finder, SPEED_LANGUAGES, 1) for finder in (ours, theirs)]
     everywhere = found(folder, lengths, count, ours, codes, repeats)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from unibert.data.lines import json_line
 from unibert.data.shard_format import SpecialIds, TokenizerFacts, language_entry, write_file, write_manifest
 from unibert.schema import Recipe
 
@@ -40,9 +42,9 @@ def write_texts(folder: Path, *, codes: tuple[str, ...], count: int = 60) -> Non
             write_rows(folder / part / f"{code}{'-00000' if part == 'clean' else ''}.jsonl", rows)
 
 
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """JSON Lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """JSON Lines, in the bytes that the stages write."""
+    path.write_bytes(b"".join(map(json_line, rows)))
 
 
 def write_teacher(folder: Path, *, codes: tuple[str, ...]) -> Path:

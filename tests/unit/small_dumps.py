@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +130,11 @@ def head(code: str) -> str:
 
 
 def sentence(code: str, number: int) -> str:
-    """A sentence of its own for every number: two of the edition's, and the number."""
-    said = EDITIONS[code].sentences
-    return f"{said[number % 5]} {said[(number // 5 + number + 1) % 5]} {number}"
+    """A sentence for every number, unlike any other's: some of the edition's words in an order of its own."""
+    said = " ".join(EDITIONS[code].sentences)
+    words = said.split() if code != "ja" else [said[at : at + 3].strip() for at in range(0, len(said), 3)]
+    chosen = random.Random(f"{code} {number}").sample(words, k=14)
+    return f"{('' if code == 'ja' else ' ').join(chosen)} {number}"
 
 
 def article(code: str, number: int) -> tuple[str, list[str]]:

@@ -1,3 +1,4 @@
+import json
 import threading
 from io import StringIO
 from types import SimpleNamespace
@@ -385,3 +386,55 @@ def test_inspect_shows_translation_pairs(paired):
     assert "en - zh  300 translation pairs" in shown and shown.count("\u2068") == 2 * 2 * 3
     for ids in pairs.sample(1, 100):
         assert f"\u2068{' '.join(map(str, ids.tolist()))}\u2069" in shown
+
+
+@pytest.mark.parametrize(("documents", "bound"), [(32, 0.08), (256, 0.02)])
+def test_padding_is_small_on_lengths_as_text_has_them(documents, bound):
+    random = np.random.default_rng(1)
+    padding = []
+    for _ in range(60):
+        lengths = np.clip(random.lognormal(np.log(32), 0.9, documents).astype(int), 3, 128)
+        _, rows = first_fit(lengths, width=128)
+        padding.append(1 - lengths.sum() / (rows * 128))
+    assert np.mean(padding) < bound and max(padding) < 2 * bound
+
+
+def test_padding_is_below_a_half_whatever_the_lengths():
+    random = np.random.default_rng(2)
+    for _ in range(300):
+        low, high = np.sort(random.integers(1, 33, size=2))
+        lengths = random.integers(low, high + 1, size=random.integers(1, 40))
+        starts, rows = first_fit(lengths, width=32)
+        taken = np.zeros(rows * 32, dtype=int)
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            assert start // 32 == (start + length - 1) // 32
+            taken[start : start + length] += 1
+        assert taken.max() == 1
+        assert rows == 1 or lengths.sum() > rows * 16
+
+
+def test_older_checkpoints_go_on_and_new_fields_do_not_go_unseen(folder):
+    from unibert.assembly import _fingerprints
+
+    def facts(**tables):
+        here = stream(folder, **tables)
+        return json.loads(_fingerprints(here.recipe, here)["stream"])
+
+    plain = facts()
+    assert set(plain) == {  # what a checkpoint of before these fields holds
+        *("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed"),
+        *("train.global_batch_sequences", "train.ladder"),
+    }
+    assert set(plain["masking"]) == {"fraction", "mask_fraction", "random_fraction"}
+    assert facts(train={"steps": 99}) == plain
+    changed = {
+        "data.max_share": {"max_share": 0.9},
+        "data.max_repeats": {"max_repeats": 90},
+        "data.share_limits": {"share_limits": {"en": 0.4}},
+        "data.curriculum": {"curriculum": [{"until_fraction": 1.0, "smoothing_exponent": 0.1}]},
+    }
+    for name, data in changed.items():
+        assert name in facts(data=data)
+    limited = {"max_repeats": 90}
+    assert facts(data=limited) != facts(data=limited, train={"steps": 99}), "shares that depend on the run's length"
+    assert facts(data={"temperature": 2}) == plain

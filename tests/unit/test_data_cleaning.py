@@ -1,14 +1,12 @@
-"""The rules that make clean text, and the duplicate finder, on texts of several scripts."""
+"""The rules that make clean text, on texts of several scripts, and the files that it is written to."""
 
-import random
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from unibert.data.cleaning import clean_text, reason_to_drop
-from unibert.data.dedup import Line, near_duplicates, split, spread
+from unibert.data.curation.prose import reason_to_drop
+from unibert.data.curation.unicode import clean_text
 from unibert.data.lines import read_rows, text_key, write_rows
 from unibert.errors import DataError
 
@@ -82,75 +80,6 @@ def test_text_key_sees_through_case_spaces_and_punctuation_but_not_marks() -> No
     assert text_key("ﬁle１") == text_key("file1")
     assert text_key("कि") != text_key("की")  # differ by a combining vowel
     assert text_key("can") != text_key("can't")
-
-
-def sentences(count: int, *, seed: int, alphabet: str = "abcdefghijklmnopqrstuvwxyz") -> list[str]:
-    random.seed(seed)
-    words = ["".join(random.choices(alphabet, k=random.randint(3, 9))) for _ in range(4000)]
-    return [" ".join(random.choices(words, k=random.randint(8, 20))) for _ in range(count)]
-
-
-def test_near_duplicates_finds_planted_pairs_and_nothing_else() -> None:
-    texts = sentences(600, seed=1)
-    planted = [text[:10] + "x" + text[11:] for text in texts[:200]]
-    drop = near_duplicates([*texts, *planted])
-    assert not drop[:600].any()  # the first of a pair stays, unrelated texts stay
-    assert drop[600:].mean() > 0.9  # MinHash may miss a few
-
-
-def test_near_duplicates_agrees_with_all_pairs() -> None:
-    texts = sentences(120, seed=2)
-    rng = random.Random(3)
-    for text in texts[:60]:
-        words = text.split()
-        for _ in range(rng.randint(1, 6)):
-            words[rng.randrange(len(words))] = rng.choice(words)
-        texts.append(" ".join(words))
-
-    def shingles(text: str) -> set[str]:
-        return {text[at : at + 5] for at in range(len(text) - 4)}
-
-    sets = [shingles(text) for text in texts]
-    drop = near_duplicates(texts)
-    for row in np.flatnonzero(drop):  # each dropped text has a kept, earlier one that is similar enough
-        assert any(
-            not drop[other] and len(sets[row] & sets[other]) >= 0.8 * len(sets[row] | sets[other])
-            for other in range(row)
-        )
-    for row in np.flatnonzero(~drop):  # and none that stays is nearly equal to another that stays
-        assert not any(
-            not drop[other] and len(sets[row] & sets[other]) >= 0.95 * len(sets[row] | sets[other])
-            for other in range(row)
-        )
-
-
-def test_near_duplicates_of_short_and_few_texts() -> None:
-    assert near_duplicates([]).tolist() == []
-    assert near_duplicates(["a"]).tolist() == [False]
-    assert near_duplicates(["ab", "", "ab", "abc"], shingle=5).tolist() == [False, False, True, False]
-
-
-def lines(source: str, count: int) -> list[Line]:
-    return [Line(f"{source}:{n}", f"text {n}", source, f"{source}{n}") for n in range(count)]
-
-
-def test_spread_is_even_over_sources_and_independent_of_file_order() -> None:
-    found = lines("big", 1000) + lines("small", 10) + lines("middle", 100)
-    order = spread(found)
-    first = [line.source for line in order[:90]]
-    assert (first.count("small"), first.count("middle"), first.count("big")) == (10, 40, 40)
-    assert spread(reversed(found)) == order
-    assert [line.id for line in order if line.source == "big"] != [f"big:{n}" for n in range(1000)]
-
-
-def test_split_takes_a_part_with_the_same_mixture() -> None:
-    order = spread(lines("big", 5000) + lines("small", 300))
-    held, rest = split(order, heldout=100, cap=2000)
-    assert len(held) == 100 and not set(held) & set(rest) and len(held) + len(rest) == 5300
-    share = sum(line.source == "small" for line in held) / 100
-    assert share == pytest.approx(sum(line.source == "small" for line in rest[:2000]) / 2000, abs=0.02)
-    held, rest = split(order[:40], heldout=100, cap=2000)
-    assert (len(held), len(rest)) == (10, 30)  # a poor language gives a quarter at most
 
 
 def test_a_damaged_row_is_named_by_file_and_line(tmp_path: Path) -> None:

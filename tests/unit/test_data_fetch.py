@@ -71,7 +71,7 @@ def test_fetch_writes_rows_and_a_manifest_then_skips(tmp_path: Path, registry: R
     assert manifest["rows"] == 2 * 60 * fetch.MINIMUM_ROWS  # the short label is not written
     assert json.loads((tmp_path / "raw" / "manifest.json").read_text()) == manifest
     assert manifest["sources"]["first"]["languages"]["af"] == fetch.MINIMUM_ROWS
-    row = next(iter(read_rows(tmp_path / "raw" / "first.jsonl")))
+    row = next(iter(read_rows(tmp_path / "raw" / "first-00000.jsonl")))
     assert row == {
         "id": "first:k0",
         "language": CODES[0],
@@ -97,7 +97,7 @@ def test_a_cut_off_fetch_keeps_the_sources_it_has(tmp_path: Path, registry: Regi
 def test_a_raw_file_that_was_changed_is_read_again(tmp_path: Path, registry: Registry) -> None:
     recipe = recipe_in(tmp_path)
     manifest = fetch.run(recipe)
-    path = tmp_path / "raw" / "second.jsonl"
+    path = tmp_path / "raw" / "second-00000.jsonl"
     path.write_text(path.read_text()[:-40])
     assert fetch.run(recipe) == manifest
     assert registry.asked == ["first", "second", "second"]

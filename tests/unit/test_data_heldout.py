@@ -1,6 +1,5 @@
 """parallel, clean and dedup over made-up raw text: nothing held out is trained on, and every row is accounted for."""
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unibert.data import cleaning, dedup, parallel
-from unibert.data.lines import file_sha256, read_rows, text_key, write_json, write_rows
+from unibert.data.lines import document_of, file_facts, read_json, read_rows, text_key, write_json, write_row_files
 from unibert.errors import DataError
 from unibert.schema import Data, MaskedLM, Objectives, Recipe, Student
 
@@ -36,6 +35,15 @@ def raw_rows(source: str, count: int) -> Iterator[dict[str, str]]:
             yield {"id": f"{source}:k{number}", "language": code, "text": text, "source": source, "licence": "CC0"}
 
 
+def write_raw(folder: Path, sources: dict[str, list[dict[str, str]]]) -> None:
+    """raw/ as the fetch leaves it."""
+    stamps = {}
+    for name, rows in sources.items():
+        files = write_row_files(folder / "raw" / name, rows, together=document_of)
+        stamps[name] = {"files": file_facts(files, folder / "raw")}
+    write_json(folder / "raw" / "manifest.json", {"sources": stamps})
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     """300 aligned messages in four languages, and a second source that repeats some of them in other clothes."""
@@ -51,10 +59,7 @@ def recipe(tmp_path: Path) -> Recipe:
         other.append(row | {"id": f"other:moved{number}", "source": "other", "language": code})
     other.append(other[0] | {"id": "other:untranslated", "language": "de", "text": sentence("en", 5, topic="other")})
     other.append(other[0] | {"id": "other:markup", "text": "Please look at {{this}} once more today."})
-    write_rows(tmp_path / "raw" / "mediawiki.jsonl", messages)
-    write_rows(tmp_path / "raw" / "other.jsonl", sorted(other, key=lambda row: row["language"] != "en"))
-    stamps = {name: {"sha256": file_sha256(tmp_path / "raw" / f"{name}.jsonl")} for name in ("mediawiki", "other")}
-    write_json(tmp_path / "raw" / "manifest.json", {"sources": stamps})
+    write_raw(tmp_path, {"mediawiki": messages, "other": sorted(other, key=lambda row: row["language"] != "en")})
     return Recipe(
         name="test",
         languages=LANGUAGES,
@@ -69,7 +74,8 @@ def run_all(recipe: Recipe, *, force: bool = False) -> tuple[dict, dict, dict]:
 
 
 def texts_of(recipe: Recipe, folder: str) -> dict[str, list[dict[str, str]]]:
-    return {code: list(read_rows(recipe.data.folder / folder / f"{code}.jsonl")) for code in recipe.languages}
+    files = {code: sorted((recipe.data.folder / folder).glob(f"{code}*.jsonl")) for code in recipe.languages}
+    return {code: [row for path in paths for row in read_rows(path)] for code, paths in files.items()}
 
 
 def test_nothing_held_out_is_in_clean(recipe: Recipe) -> None:
@@ -94,7 +100,7 @@ def test_nothing_held_out_is_in_clean(recipe: Recipe) -> None:
         held = [message["texts"].get(code, "") for message in messages] + [row["text"] for row in lines[code]]
         assert not {text_key(row["text"]) for row in clean[code]} & {text_key(text + "x") for text in held}
 
-    raw = {text_key(row["text"]) for row in read_rows(folder / "raw" / "other.jsonl")}
+    raw = {text_key(row["text"]) for row in read_rows(folder / "raw" / "other-00000.jsonl")}
     assert parallel_keys & raw, "the test proves nothing unless held-out texts are also in the other source"
 
 
@@ -115,7 +121,7 @@ def test_every_raw_row_is_accounted_for(recipe: Recipe) -> None:
     *_, report = run_all(recipe)
     raw: dict[str, int] = dict.fromkeys(LANGUAGES, 0)
     for name in ("mediawiki", "other"):
-        for row in read_rows(recipe.data.folder / "raw" / f"{name}.jsonl"):
+        for row in read_rows(recipe.data.folder / "raw" / f"{name}-00000.jsonl"):
             raw[row["language"]] += 1
     clean = texts_of(recipe, "clean")
     for code, entry in report["languages"].items():
@@ -134,27 +140,38 @@ def test_the_parallel_part_is_long_enough_and_in_most_languages(recipe: Recipe) 
     assert report["languages"] == dict.fromkeys(sorted(LANGUAGES), 40)
 
 
-def test_stages_are_skipped_when_done_and_repeat_to_the_byte(
-    recipe: Recipe, capsys: pytest.CaptureFixture[str]
-) -> None:
+def written(recipe: Recipe, *folders: str) -> dict[str, int]:
+    """When each file of the folders was written; reports that are put together anew in every run left out."""
+    paths = (path for folder in folders for path in (recipe.data.folder / folder).rglob("*") if path.is_file())
+    return {str(path): path.stat().st_mtime_ns for path in paths if path.name not in ("report.json", "dropped.jsonl")}
+
+
+def test_stages_are_skipped_when_done_and_repeat_to_the_byte(recipe: Recipe) -> None:
+    stages = ("heldout", "cleaned", "dedup", "clean")
     reports = run_all(recipe)
     folder = recipe.data.folder
-    files = sorted(path for path in folder.rglob("*.json*") if "raw" not in path.parts)
-    before = {path: path.read_bytes() for path in files}
-    capsys.readouterr()
-    assert run_all(recipe) == reports
-    assert capsys.readouterr().out.count("already done") == 3
+    before = {path: path.read_bytes() for stage in stages for path in (folder / stage).rglob("*") if path.is_file()}
+    when = written(recipe, *stages)
+    assert run_all(recipe) == reports and written(recipe, *stages) == when
     assert run_all(recipe, force=True) == reports
-    assert {path: path.read_bytes() for path in files} == before
+    again = written(recipe, *stages)
+    assert again.keys() == when.keys() and all(again[path] > when[path] for path in when)
+    assert {path: path.read_bytes() for path in before} == before
 
 
-def test_another_cap_redoes_only_the_last_stage(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_cap_redoes_only_the_last_stage(recipe: Recipe) -> None:
     run_all(recipe)
-    capsys.readouterr()
+    before = written(recipe, "cleaned", "dedup")
     data = recipe.data.model_copy(update={"max_lines_per_language": 60})
     *_, report = run_all(recipe.model_copy(update={"data": data}))
-    assert capsys.readouterr().out.count("already done") == 2
-    assert {entry["rows"] for entry in report["languages"].values()} == {60}
+    after = written(recipe, "cleaned", "dedup")
+    assert {path for path in after if after[path] != before[path]} == {path for path in after if "/chosen/" in path}
+    cleaned = read_json(recipe.data.folder / "cleaned" / "report.json")["languages"]
+    for code, entry in report["languages"].items():
+        # Of the 60 that may be kept those go that are held out in another language.
+        like_heldout = entry["dropped"]["heldout"] - cleaned[code]["heldout"]
+        assert 60 - like_heldout <= entry["rows"] <= 60 and like_heldout < 60
+    assert sum(entry["rows"] for entry in report["languages"].values()) > 230
 
 
 def test_the_same_english_under_another_key_is_held_out_in_every_language() -> None:
@@ -193,7 +210,7 @@ def test_without_an_aligned_source_the_parallel_part_is_empty_and_this_is_said(
     recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = recipe.data.folder / "raw" / "manifest.json"
-    content = json.loads(manifest.read_text())
+    content = read_json(manifest)
     del content["sources"]["mediawiki"]
     write_json(manifest, content)
     _, _, report = run_all(recipe)

@@ -78,7 +78,7 @@ def metrics(path: Path) -> Path:
     rows = [{"step": i, "loss/masked_lm": 9 - i / 50, "optim/lr": 1e-3} for i in range(1, 101)]
     for i in range(10, 101, 10):
         rows[i - 1] |= {"eval/masked_cross_entropy": 9 - i / 40, "eval/unigram_cross_entropy": 7.0}
-    rows[4]["loss/masked_lm"] = float("nan")
+    rows[4]["loss/masked_lm"] = None  # what the logger writes for a number that is not finite
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -293,14 +293,16 @@ def test_the_demos_rows_with_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo_pairs, "BYTES_AT_ONCE", at_once)
     raw = tmp_path / "data" / "raw"
     raw.mkdir(parents=True)
-    (raw / "manifest.json").write_text(json.dumps({"sources": {"quran": {}, "own/part": {}}}))
+    (raw / "manifest.json").write_text(
+        json.dumps({"sources": {"quran": {"files": {"quran-00000.jsonl": {}}}, "own/part": {"files": {}}}})
+    )
     rows = [
         {"id": f"quran:{number}", "language": code, "text": TEXT[code][number], "licence": "CC0"}
         for code in ("en", "ar", "hi")
         for number in range(3)
         if (code, number) not in (("en", 1), ("ar", 2), ("hi", 2))
     ]
-    (raw / "quran.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (raw / "quran-00000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, skipped = read(tmp_path, kind="demo")
     assert texts(found) == [{code: TEXT[code][0] for code in ("en", "ar", "hi")}]
     assert skipped == {"key without English": 1, "key in one language alone": 1}

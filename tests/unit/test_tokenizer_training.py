@@ -43,8 +43,8 @@ def texts_of(folder, *, count=150):
     rows["zh"] = ["".join(chance.choices(common, k=20)) + "。" for _ in range(count)]
     rows["zh"][3] += "龘"
     for code, lines in rows.items():
-        write_rows(folder / f"{code}.jsonl", [{"id": f"{i}", "text": line} for i, line in enumerate(lines)])
-    return {code: [folder / f"{code}.jsonl"] for code in rows}
+        write_rows(folder / f"{code}-00000.jsonl", [{"id": f"{i}", "text": line} for i, line in enumerate(lines)])
+    return {code: [folder / f"{code}-00000.jsonl"] for code in rows}
 
 
 def trained(folder, texts, *, kind, size=600, **more):

@@ -8,10 +8,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.unit.small_data import TEXT, lines, recipe, write_rows, write_teacher, write_texts
 from unibert import schema
-from unibert.data import inspect, tokenizing
+from unibert.data import encoding, inspect, tokenizing
+from unibert.data.encoding import cut
 from unibert.data.shard_format import TokenizerFacts
 from unibert.data.shards import ShardSet
-from unibert.data.tokenizing import cut
 from unibert.errors import ConfigError, DataError
 from unibert.plan import make_plan
 from unibert.schema import Masking
@@ -20,7 +20,8 @@ CODES = tuple(TEXT)
 
 
 @pytest.fixture
-def small(tmp_path):
+def small(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "CHECKED", 1)  # every document is decoded again
     write_texts(tmp_path, codes=CODES)
     # The teacher never saw Hindi: its letters are unknown to it.
     write_teacher(tmp_path / "teacher", codes=tuple(code for code in CODES if code != "hi"))
@@ -67,8 +68,8 @@ def test_the_most_used_pieces_are_kept_and_every_single_character(small):
     before = Tokenizer.from_file(str(small.teacher.original / "tokenizer.json"))
     counts = np.zeros(before.get_vocab_size(), dtype=int)
     for code in CODES:
-        for encoding in before.encode_batch(lines(code), add_special_tokens=False):
-            np.add.at(counts, encoding.ids, 1)
+        for found in before.encode_batch(lines(code), add_special_tokens=False):
+            np.add.at(counts, found.ids, 1)
     kept = set(np.load(small.data.folder / "tokenizer" / "kept_ids.npy").tolist())
     top = np.argsort(-counts, kind="stable")[:40]
     assert set(top[counts[top] > 0].tolist()) <= kept
@@ -166,8 +167,16 @@ def test_unknown_characters_of_heldout_text_are_counted(small):
     assert facts["unknown_characters"] == {"佪": 2} and facts["round_trips"] == 1
 
 
+def test_some_documents_are_decoded_again_and_at_least_one(small, monkeypatch):
+    monkeypatch.undo()
+    tokenizing.run(small)
+    manifest = json.loads((small.data.folder / "shards" / "manifest.json").read_text(encoding="utf-8"))
+    for entry in manifest["languages"].values():
+        assert 1 <= entry["facts"]["checked"] < 20 and entry["facts"]["round_trips"] == entry["facts"]["checked"]
+
+
 def test_special_strings_in_the_text_do_not_become_special_tokens(small):
-    path = small.data.folder / "clean" / "en.jsonl"
+    path = small.data.folder / "clean" / "en-00000.jsonl"
     rows = [
         {"id": "t:0", "text": "Use <mask> or <s> here", "source": "t"},
         {"id": "t:1", "text": "<pad>", "source": "t"},
@@ -221,26 +230,41 @@ def test_a_recipe_of_fewer_languages_leaves_the_shards_alone(small):
 
 
 def test_an_interrupted_run_goes_on(small, monkeypatch):
-    original = tokenizing.write_language
+    original = tokenizing.write_file
     done = []
 
-    def interrupted(folder, *, language, **more):
+    def interrupted(path, *, language, **more):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(language)
-        return original(folder, language=language, **more)
+        return original(path, language=language, **more)
 
-    monkeypatch.setattr(tokenizing, "write_language", interrupted)
+    monkeypatch.setattr(tokenizing, "write_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tokenizing.run(small)
     with pytest.raises(DataError, match="not finished"):
         ShardSet.open(small.data.folder / "shards")
-    monkeypatch.setattr(tokenizing, "write_language", original)
+    monkeypatch.setattr(tokenizing, "write_file", original)
     before = stamps(small.data.folder)
     tokenizing.run(small)
     after = stamps(small.data.folder)
     assert all(after[f"{code}-00000.tokens"] == before[f"{code}-00000.tokens"] for code in done)
     assert ShardSet.open(small.data.folder / "shards", languages=CODES, verify="checksum")
+
+
+def test_shards_that_are_being_made_again_are_not_for_use(small, monkeypatch):
+    tokenizing.run(small)
+    path = small.data.folder / "clean" / "en-00000.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"page", b"file"))  # as many tokens as before
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizing, "write_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tokenizing.run(small)
+    with pytest.raises(DataError, match="not finished"):
+        ShardSet.open(small.data.folder / "shards")
 
 
 def test_changed_text_length_or_size_is_done_again(small):
@@ -251,7 +275,7 @@ def test_changed_text_length_or_size_is_done_again(small):
     assert ShardSet.open(small.data.folder / "shards").max_sequence_tokens == 16
     tokenizing.run(small)
     assert ShardSet.open(small.data.folder / "shards").fingerprint == before
-    path = small.data.folder / "clean" / "en.jsonl"
+    path = small.data.folder / "clean" / "en-00000.jsonl"
     path.write_text(path.read_text(encoding="utf-8") * 2, encoding="utf-8")
     report = tokenizing.run(small)
     assert report["languages"]["en"]["documents"] == 120
@@ -283,16 +307,16 @@ def test_no_teacher_and_no_tokenizer(small):
 
 
 def test_missing_and_empty_text(small):
-    (small.data.folder / "clean" / "de.jsonl").unlink()
-    (small.data.folder / "clean" / "zh.jsonl").write_text("")
+    (small.data.folder / "clean" / "de-00000.jsonl").unlink()
+    (small.data.folder / "clean" / "zh-00000.jsonl").write_text("")
     with pytest.raises(DataError, match=r"no text of de, zh; run .*clean"):
         tokenizing.run(small)
 
 
 def test_damaged_line_is_named(small):
-    path = small.data.folder / "clean" / "de.jsonl"
+    path = small.data.folder / "clean" / "de-00000.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + "{broken\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"de\.jsonl:61"):
+    with pytest.raises(DataError, match=r"de-00000\.jsonl:61"):
         tokenizing.run(small)
 
 

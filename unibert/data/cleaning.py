@@ -141,7 +141,9 @@ def _clean_rows(job: Cleaning) -> _Outcome:
     for (identity, code), document in groupby(rows, key=lambda row: (row["id"], row["language"])):
         lines = list(document)
         is_document = "line" in lines[0]
-        reasons = sections.judge([row["text"] for row in lines], code) if is_document else [None] * len(lines)
+        reasons: list[str | None] = [None] * len(lines)
+        if is_document:
+            reasons = sections.judge([row["text"] for row in lines], code, stubs=len(lines) > 1)
         for row, reason in zip(lines, reasons, strict=True):
             text = clean_text(row["text"])
             reason = reason or reason_to_drop(text, code)

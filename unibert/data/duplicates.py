@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unibert.data.curation.near import are_near, candidates, unpacked
+from unibert.data.curation.near import are_near, candidates
 from unibert.data.lines import save_array
 from unibert.data.units import HAS_LINES, Unit
 from unibert.data.work import Done
@@ -125,8 +125,8 @@ def _exact(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
 
 def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
     """Verdicts on rows that are like an earlier one, band by band."""
-    bands = len(units[0].array("bands"))
-    for band in range(bands):
+    near = np.zeros(0, dtype=np.uint64)
+    for band in range(len(units[0].array("bands"))):
         values, rows = [], []
         for unit in units:
             place = unit.slices[each.language]
@@ -134,9 +134,34 @@ def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
             here = each.of(column)
             values.append(np.array(column[here]))
             rows.append(_number(unit, unit.array("band_rows")[band, place.first : place.stop][here]))
-        value, row = map(np.concatenate, (values, rows))
+        value, row = _different(units, *_shared(np.concatenate(values), np.concatenate(rows)))
         earlier, later = row[candidates(value)].T
-        yield _verdicts(_similar(units, later, earlier), NEAR_DUPLICATE)
+        new = ~np.isin(later, near)  # most are found in many bands
+        near = np.union1d(near, _similar(units, later[new], earlier[new]))
+    yield _verdicts(near, NEAR_DUPLICATE)
+
+
+def _shared(value: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values ascending, rows) of those rows that are not alone in their bucket."""
+    order = np.argsort(value, kind="stable")
+    value, row = value[order], row[order]
+    same = value[1:] == value[:-1]
+    many = np.zeros(len(value), dtype=bool)
+    many[1:] = same
+    many[:-1] |= same
+    return value[many], row[many]
+
+
+def _different(units: Sequence[Unit], value: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows with one key, which share all their buckets, the first alone: the others are exact duplicates."""
+    key = _gather(units, row, "keys")
+    order = np.lexsort((row, key, value))
+    value, key, row = value[order], key[order], row[order]
+    first = np.ones(len(row), dtype=bool)
+    first[1:] = (key[1:] != key[:-1]) | (value[1:] != value[:-1])
+    value, row = value[first], row[first]
+    order = np.lexsort((row, value))
+    return value[order], row[order]
 
 
 def _similar(units: Sequence[Unit], later: np.ndarray, earlier: np.ndarray) -> np.ndarray:
@@ -144,23 +169,21 @@ def _similar(units: Sequence[Unit], later: np.ndarray, earlier: np.ndarray) -> n
     found = []
     for start in range(0, len(later), PAIRS_AT_ONCE):
         pair = slice(start, start + PAIRS_AT_ONCE)
-        both = [_gather(units, rows[pair]) for rows in (later, earlier)]
+        both = [_gather(units, rows[pair], "minhash") for rows in (later, earlier)]
         found.append(later[pair][are_near(*both)])
     return np.concatenate(found) if found else later[:0]
 
 
-def _gather(units: Sequence[Unit], rows: np.ndarray) -> np.ndarray:
-    """uint32 [n, K]: the signatures of rows of any units."""
+def _gather(units: Sequence[Unit], rows: np.ndarray, name: str) -> np.ndarray:
+    """[n, ...]: the values of one of the arrays for rows of any units."""
     numbers = rows >> ROW_BITS
-    out = None
+    sample = units[0].array(name)
+    out = np.empty((len(rows), *sample.shape[1:]), dtype=sample.dtype)
     for unit in units:
         mine = np.flatnonzero(numbers == unit.number)
         if mine.size:
-            signatures = unit.array("minhash")
-            out = np.empty((len(rows), signatures.shape[1]), dtype=signatures.dtype) if out is None else out
-            out[mine] = signatures[(rows[mine] & ROW_MASK).astype(np.int64)]
-    assert out is not None
-    return unpacked(out)
+            out[mine] = unit.array(name)[(rows[mine] & ROW_MASK).astype(np.int64)]
+    return out
 
 
 def _verdicts(rows: np.ndarray, verdict: int) -> np.ndarray:

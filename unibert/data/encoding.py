@@ -28,7 +28,7 @@ SHORTEST_REST = 8
 """Tokens, special ones not counted: a shorter last piece of a document is dropped."""
 UNKNOWN_SHOWN = 20
 CHECKED = 16
-"""One document in so many is decoded again, to count exact round trips."""
+"""The first document and one in so many are decoded again, to count exact round trips."""
 WORDS_KEPT = 1 << 18
 """Words whose pieces are remembered; a longer list is begun anew."""
 LONGEST_WORD = 24
@@ -37,8 +37,10 @@ LONGEST_WORD = 24
 # Marks and invisible characters at the edge of a word could join it to the space beside it, and some characters that
 # are no space become one in a tokenizer's normaliser.
 _TOUCHING = regex.compile(
-    r"(?:^|\s)[\p{M}\p{Cf}]|\p{Cf}(?:\s|$)|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}--[\u200c\u200d\n]]|\p{GCB=Prepend}", regex.V1
+    r"(?:^|\s)[\p{M}\p{Cf}]|\p{Cf}(?:\s|$)|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}--[\u200c\u200d]]|\p{GCB=Prepend}", regex.V1
 )
+
+_PERHAPS_TOUCHING = regex.compile(r"[\p{M}\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{GCB=Prepend}--\n]", regex.V1)
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Encoder:
         """The token ids of each document, without the first and last special token: as the tokenizer gives them."""
         if not self.word_by_word:
             return self._whole(documents)
-        apart = [not (_TOUCHING.search(text) or self._special_text.search(text)) for text in documents]
+        apart = list(map(self._has_words_apart, documents))
         whole = iter(self._whole([text for text, words in zip(documents, apart, strict=True) if not words]))
         split = [text.split() if words else [] for text, words in zip(documents, apart, strict=True)]
         pieces = self._pieces(split)
@@ -122,6 +124,14 @@ class Encoder:
             list(chain.from_iterable(map(pieces.__getitem__, words))) if is_apart else next(whole)
             for words, is_apart in zip(split, apart, strict=True)
         ]
+
+    def _has_words_apart(self, text: str) -> bool:
+        """Whether the words of a text can be tokenized one by one, and it is worth it."""
+        if len(text) > LONGEST_WORD * (1 + text.count(" ")):
+            return False
+        if not text.isascii() and _PERHAPS_TOUCHING.search(text) and _TOUCHING.search(text):
+            return False
+        return (text.isprintable() or not _TOUCHING.search(text)) and not self._special_text.search(text)
 
     def _whole(self, documents: Sequence[str]) -> list[list[int]]:
         return [found.ids for found in self.tokenizer.encode_batch_fast(list(documents), add_special_tokens=False)]
@@ -156,7 +166,7 @@ class Encoder:
         if unknown := ids.count(self.special.unk):
             counted.unknown_pieces += unknown
             counted.unknown_characters.update(unknown_characters(self.tokenizer, text, known=self.known))
-        if stable_hash(text) % CHECKED == 0:
+        if not counted.checked or stable_hash(text) % CHECKED == 0:
             decoded = self.tokenizer.decode(ids, skip_special_tokens=False)
             counted.checked += 1
             # Most text is in normal form already, and normalising is the slower comparison.

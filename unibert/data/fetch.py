@@ -78,7 +78,8 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     for name in [name for name, stamp in stamps.items() if "missing" in stamp]:
         skipped[name] = stamps.pop(name)["missing"]
         forget(name, folder=raw)  # the next run looks again
-        say(f"  WARNING: {name} is left out, the text will be poorer: {skipped[name]}")
+    for name, reason in skipped.items():
+        say(f"  WARNING: {name} is left out, the text will be poorer: {reason}")
     corpora.check_sources(readings, stamps)
     for name, reason in left_out.items():
         say(f"  {name}: {reason}")

@@ -153,7 +153,7 @@ def checksum(path: Path) -> str:
 def write_manifest(
     folder: Path, *, tokenizer: TokenizerFacts, max_sequence_tokens: int, languages: Mapping[str, dict[str, Any]]
 ) -> None:
-    """Declare the shards complete: `languages` maps each code to its entry from `write_language`."""
+    """Declare the shards complete: `languages` maps each code to its `language_entry`."""
     tree = {
         "format": FORMAT,
         "version": VERSION,

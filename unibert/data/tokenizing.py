@@ -87,6 +87,10 @@ def make_shards(
         for code, paths in texts.items()
         for number, path in enumerate(paths)
     ]
+    sources = {code: [task.settings["text"] for task in tasks if task.argument.language == code] for code in texts}
+    declared = _declared(into, facts, max_sequence_tokens)
+    if force or any(declared.get(code, {}).get("facts", {}).get("texts") != sources[code] for code in texts):
+        (into / "manifest.json").unlink(missing_ok=True)  # it says that the files are of one piece
     done = perform(_tokenize, tasks, folder=into, crew=crew, what=f"tokenizing into {into.name}", force=force)
     entries: dict[str, Any] = {}
     for code in texts:
@@ -95,11 +99,11 @@ def make_shards(
         for result in mine:
             counted.add(result["facts"])
         files = [result["file"] for result in mine if result["file"]]
-        sources = [task.settings["text"] for task in tasks if task.argument.language == code]
-        entries[code] = language_entry(files, tokenizer=facts, facts=counted.as_json() | {"texts": sources})
+        about = counted.as_json() | {"texts": sources[code]}
+        entries[code] = language_entry(files, tokenizer=facts, facts=about)
     if empty := [code for code, entry in entries.items() if not entry["samples"]]:
         raise DataError(f"{into}: the text of {', '.join(empty)} has no document with an ordinary token")
-    if _declared(into, entries, facts, max_sequence_tokens):
+    if entries.items() <= _declared(into, facts, max_sequence_tokens).items():
         say(f"shards: {into} is finished already")
     else:
         write_manifest(into, tokenizer=facts, max_sequence_tokens=max_sequence_tokens, languages=entries)
@@ -143,16 +147,12 @@ def _documents(path: Path) -> Iterator[str]:
     """The documents of a file of text: neighbouring lines of one document joined, every other row by itself."""
     alone = count()
     for _, rows in groupby(read_rows(path), key=lambda row: document_of(row) if "line" in row else next(alone)):
-        yield "\n".join(row["text"] for row in rows)
+        yield " ".join(row["text"] for row in rows)  # some tokenizers know no other space
 
 
-def _declared(folder: Path, entries: dict[str, Any], facts: TokenizerFacts, length: int) -> bool:
-    """Whether the manifest has these entries; it may have more, of another recipe's languages."""
+def _declared(folder: Path, facts: TokenizerFacts, length: int) -> dict[str, Any]:
+    """The manifest's entries, when it is of this tokenizer and length; also those of another recipe's languages."""
     path = folder / "manifest.json"
-    if not path.is_file():
-        return False
-    manifest = read_json(path)
+    manifest = read_json(path) if path.is_file() else {}
     made_by = (manifest.get("max_sequence_tokens"), manifest.get("tokenizer", {}).get("fingerprint"))
-    return made_by == (length, facts.fingerprint) and all(
-        manifest["languages"].get(code) == entry for code, entry in entries.items()
-    )
+    return manifest["languages"] if made_by == (length, facts.fingerprint) else {}

@@ -9,13 +9,15 @@
   minhash.npy      uint16 [n, K]: the packed signatures, for the estimate of similarity
 
 The sorted columns are what makes duplicates findable in bounded memory: any range of values of any unit is one read.
-Arrays are read a slice at a time and never held open. No torch here.
+Arrays are mapped and read a slice at a time. No torch here.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,11 +73,17 @@ class Unit:
 
     def array(self, name: str) -> np.ndarray:
         """One of ARRAYS, mapped; copy what you keep."""
-        path = self.folder / f"{name}.npy"
+        path = f"{self.folder}/{name}.npy"
         try:
-            return np.load(path, mmap_mode="r")
+            return _mapped(path, os.stat(path).st_mtime_ns)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path}: missing or damaged ({error}); run: unibert data clean RECIPE --force") from None
+
+
+@lru_cache(maxsize=256)
+def _mapped(path: str, changed: int) -> np.ndarray:
+    """A mapped array; some stay open, fewer than a process may have files, as opening costs more than reading."""
+    return np.load(path, mmap_mode="r")
 
 
 class Line(NamedTuple):

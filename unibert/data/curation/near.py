@@ -129,16 +129,22 @@ def _densified(signatures: np.ndarray) -> np.ndarray:
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64 [m] of signatures [m, HASHES] each: estimates of the Jaccard index of each pair of texts."""
-    either = ((a & b) != EMPTY).sum(axis=1)  # EMPTY is all ones and no hash is
-    return ((a == b) & (a != EMPTY)).sum(axis=1) / np.maximum(either, 1)
+    """float64 [m] of signatures [m, HASHES] each, both plain or both packed: estimates of each pair's Jaccard index."""
+    empty = _empty(a)
+    either = ((a & b) != empty).sum(axis=1)  # it is all ones and no hash is
+    return ((a == b) & (a != empty)).sum(axis=1) / np.maximum(either, 1)
 
 
 def are_near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """bool [m] of signatures [m, HASHES] each: True where the texts are as similar as their length asks for."""
-    filled = ((a != EMPTY).sum(axis=1) + (b != EMPTY).sum(axis=1)) / 2
+    """bool [m] of signatures as in `similarity`: True where the texts are as similar as their length asks for."""
+    filled = ((a != _empty(a)).sum(axis=1) + (b != _empty(b)).sum(axis=1)) / 2
     ends = [HASHES * (1 - (1 - 1 / HASHES) ** shingles) for shingles in (_SHORT, _LONG)]
     return similarity(a, b) >= np.interp(filled, ends, [STRICT, LENIENT])
+
+
+def _empty(signatures: np.ndarray) -> np.unsignedinteger:
+    """What an empty bin holds: all ones."""
+    return signatures.dtype.type(np.iinfo(signatures.dtype).max)
 
 
 def packed(signatures: np.ndarray) -> np.ndarray:
@@ -146,13 +152,6 @@ def packed(signatures: np.ndarray) -> np.ndarray:
     low = (signatures % np.uint32(_EMPTY16)).astype(np.uint16)
     low[signatures == EMPTY] = _EMPTY16
     return low
-
-
-def unpacked(low: np.ndarray) -> np.ndarray:
-    """uint32 signatures for `are_near`, of what `packed` gave."""
-    signatures = low.astype(np.uint32)
-    signatures[low == _EMPTY16] = EMPTY
-    return signatures
 
 
 def candidates(values: np.ndarray) -> np.ndarray:
