@@ -157,7 +157,10 @@ class _Hashes:
     """A set of 64-bit hashes: sorted, and before them a table of bits that says no to most of what is not in it."""
 
     def __init__(self, parts: list[np.ndarray]) -> None:
-        self.sorted = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *parts]))
+        every = np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
+        every.sort()
+        # Several times as fast as np.unique, which hashes what is nearly all different.
+        self.sorted = every[np.concatenate([every[:1] == every[:1], every[1:] != every[:-1]])]
         bits = max(16, (len(self.sorted) * _BITS_PER_WINDOW).bit_length())
         self._shift = np.uint64(64 - bits)
         self._table = np.zeros(1 << bits >> 3, dtype=np.uint8)
