@@ -18,6 +18,7 @@ from typing import Any
 from unibert import languages
 from unibert.data import corpora, fetch, samples, units
 from unibert.data.curation import near, sections
+from unibert.data.curation.contamination import Index
 from unibert.data.curation.language import Identifier
 from unibert.data.curation.prose import RULES, reason_to_drop
 from unibert.data.curation.unicode import clean_text
@@ -140,10 +141,10 @@ def _clean_rows(job: Cleaning) -> _Outcome:
     rows = (row for row in read_rows(job.file) if row["language"] in out.kept)
     for (identity, code), document in groupby(rows, key=lambda row: (row["id"], row["language"])):
         lines = list(document)
-        is_document = "line" in lines[0]
-        reasons: list[str | None] = [None] * len(lines)
-        if is_document:
-            reasons = sections.judge([row["text"] for row in lines], code, stubs=len(lines) > 1)
+        # A line that is a document by itself has no sections.
+        reasons = [None] * len(lines)
+        if len(lines) > 1 and "line" in lines[0]:
+            reasons = sections.judge([row["text"] for row in lines], code)
         for row, reason in zip(lines, reasons, strict=True):
             text = clean_text(row["text"])
             reason = reason or reason_to_drop(text, code)
@@ -151,7 +152,7 @@ def _clean_rows(job: Cleaning) -> _Outcome:
             if reason := reason or judge.reason(identity, key, code):
                 out.drop(code, reason, id=identity, text=text)
             else:
-                own = {"line": row["line"]} if is_document else {}
+                own = {"line": row["line"]} if "line" in row else {}
                 out.kept[code].append(units.Line({"id": identity, **own, "text": text}, key))
     for code in out.kept:
         judge.judge_together(out, code)
@@ -183,12 +184,24 @@ class _Judge:
         if self.identify:
             reasons = _IDENTIFIER.reasons([line.row["text"] for line in lines], code)
         if self.index is not None:
-            hits = self.index.hits([line.key for line in lines]).tolist()
+            hits = _passages(self.index, lines)
             reasons = ["evaluation" if hit else reason for hit, reason in zip(hits, reasons, strict=True)]
         for line, reason in zip(lines, reasons, strict=True):
             if reason:
                 out.drop(code, reason, id=line.row["id"], text=line.row["text"])
         out.kept[code] = [line for line, reason in zip(lines, reasons, strict=True) if not reason]
+
+
+def _passages(index: Index, lines: Sequence[units.Line]) -> list[bool]:
+    """Which lines say what an evaluation text says; all of a document when only its lines together do."""
+    hits = index.hits([line.key for line in lines]).tolist()
+    places = [list(group) for _, group in groupby(range(len(lines)), key=lambda place: lines[place].row["id"])]
+    documents = [group for group in places if len(group) > 1 and not any(hits[place] for place in group)]
+    together = index.hits(["".join(lines[place].key for place in group) for group in documents])
+    for group, hit in zip(documents, together.tolist(), strict=True):
+        for place in group if hit else ():
+            hits[place] = True
+    return hits
 
 
 @lru_cache(maxsize=2)
