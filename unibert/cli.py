@@ -36,14 +36,14 @@ class Doctor:
 
 @dataclass(frozen=True)
 class DataCommand:
-    """Prepare text: fetch, parallel, clean, dedup and tokenize in this order, or inspect the result.
+    """Prepare text: fetch, parallel, clean, dedup and tokenize in this order, then pairs; check or inspect the result.
 
     Each stage is shared out to processes; under mpirun to the ranks, in a SLURM array to its members. A stage that was
     cut off goes on where it was, and the result is the same bytes however many did the work.
     """
 
     stage: Annotated[
-        Literal["fetch", "parallel", "clean", "dedup", "tokenize", "pairs", "inspect"], tyro.conf.Positional
+        Literal["fetch", "parallel", "clean", "dedup", "tokenize", "pairs", "check", "inspect"], tyro.conf.Positional
     ]
     """What to do."""
     recipe: RecipeName

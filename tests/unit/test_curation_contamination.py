@@ -5,17 +5,20 @@ import json
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
+from tokenizers import Tokenizer
 
 from tests.unit.small_data import lines, recipe, write_teacher, write_texts
 from unibert.data import tokenizing
 from unibert.data.curation.contamination import WINDOW, WINDOW_DENSE, Index, in_shards
 from unibert.data.curation.evaluation_texts import evaluation_texts
 from unibert.data.lines import json_line, text_key
+from unibert.data.shards import ShardSet
 from unibert.errors import DataError
 
 LONG = "Which of the two railway companies was the first to open a line between those cities, and in what year?"
@@ -132,14 +135,20 @@ def test_shards_are_looked_through(tmp_path: Path) -> None:
         with (tmp_path / "clean" / f"{code}-00000.jsonl").open("ab") as file:
             file.write(json_line({"id": "planted", "text": text, "source": "t"}))
     tokenizing.run(recipe(tmp_path, languages=codes, data={"max_sequence_tokens": 128}))
-    folders = {"folder": tmp_path / "shards", "tokenizer": tmp_path / "tokenizer"}
-    report = in_shards(**folders, index=Index([LONG, CHINESE]))
-    assert report["ru"] == {"documents": 60, "hits": 0, "examples": []}
-    assert report["en"] == {"documents": 61, "hits": 1, "examples": [f"It asked: {LONG}"]}
-    assert report["zh"]["hits"] == 1 and text_key(report["zh"]["examples"][0]) == text_key(CHINESE)
-    absent = in_shards(**folders, index=Index([SHORT, "Something that is nowhere in the training text at all."]))
-    assert {code: entry["hits"] for code, entry in absent.items()} == dict.fromkeys(codes, 0)
-    many = in_shards(**folders, index=Index(lines("ru")))["ru"]
+    shards = ShardSet.open(tmp_path / "shards", languages=codes)
+    decoder = Tokenizer.from_file(str(tmp_path / "tokenizer/tokenizer.json"))
+
+    def look(code: str, *texts: str, samples: range = range(60)) -> dict[str, Any]:
+        tests = {"these": Index(texts).hits}
+        return in_shards(shards, codes.index(code), decoder=decoder, tests=tests, samples=samples)["these"]
+
+    assert shards.samples_per_language.tolist() == [61, 60, 61]
+    assert look("ru", LONG, CHINESE) == look("en", LONG, CHINESE) == {"hits": 0, "examples": []}
+    assert look("en", LONG, CHINESE, samples=range(60, 61)) == {"hits": 1, "examples": [f"It asked: {LONG}"]}
+    (found,) = look("zh", LONG, CHINESE, samples=range(61))["examples"]
+    assert text_key(found) == text_key(CHINESE)
+    assert look("en", SHORT, "Something that is nowhere in the training text at all.", samples=range(61))["hits"] == 0
+    many = look("ru", *lines("ru"))
     assert many["hits"] == 60 and len(many["examples"]) == 3
 
 

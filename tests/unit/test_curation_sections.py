@@ -137,7 +137,7 @@ def test_running_text_alone_is_left_whole_and_too_little_of_it_is_a_stub(code: s
     reasons, paragraphs = article(code)
     text = [text for text, reason in zip(paragraphs, reasons, strict=True) if reason is None]
     assert judge(text * 3, code) == [None] * len(text) * 3
-    assert judge(text[:1], code) == ["stub"] and judge(text[:1], code, stubs=False) == [None]
+    assert judge(text[:1], code) == ["stub"]
     heading = paragraphs[max(at for at, reason in enumerate(reasons) if reason == "heading")]
     assert judge([*text[:1], "1901", heading, "1902"], code) == ["stub", "list", "heading", "section"]
 
@@ -147,7 +147,7 @@ def test_a_section_without_a_known_name_or_with_prose_ends_the_references() -> N
     body = [prose, "References", "Smith, J. (1990). A Book.", "Culture", prose, "Notes", prose]
     assert judge(body, "en") == [None, "heading", "section", "heading", None, "heading", None]
     body[4] = "Jones, A. (1985). Another Book. London."
-    assert judge(body[:5], "en", stubs=False) == [None, "heading", "section", "heading", "section"]
+    assert judge(body[:5], "en") == ["stub", "heading", "section", "heading", "section"]
 
 
 def test_lines_of_figures_and_unfinished_lines_are_lists() -> None:
@@ -170,7 +170,7 @@ def test_verses_without_stops_are_told_by_length() -> None:
 
 
 def test_an_empty_document_and_empty_paragraphs() -> None:
-    assert judge([], "en") == [] and judge(["", " "], "en", stubs=False) == ["list", "list"]
+    assert judge([], "en") == [] and judge(["", " "], "en") == ["list", "list"]
 
 
 def test_almost_every_language_has_words_for_its_sections() -> None:

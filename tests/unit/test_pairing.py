@@ -3,6 +3,10 @@
 import hashlib
 import itertools
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +14,15 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.unit.small_data import TEXT, recipe, write_rows, write_teacher, write_texts
+from unibert.config import to_toml
 from unibert.data import pair_text, pair_writing, pairing, tokenizing
 from unibert.data.pairs import PairSet
 from unibert.data.shards import ShardSet
+from unibert.data.work import ALONE, crew
 from unibert.errors import ConfigError, DataError
 from unibert.schema import Recipe
 
+ROOT = Path(__file__).parents[2]
 CODES = ("ar", "de", "en", "hi", "ru")
 
 
@@ -129,56 +136,116 @@ def test_dictionaries_are_text_without_doubles(tmp_path: Path) -> None:
     assert lines == ["Katze\tcat", "Hund\tdog", "Kater\tcat", "ab\tab"]
 
 
-def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_stays_as_it_is(tmp_path: Path) -> None:
     of = prepared(tmp_path, [table(tmp_path, count=20), words(tmp_path)])
     pairing.run(of)
     whole = hashes(of.data.folder)
-    stamped = {path: Path(path).stat().st_mtime_ns for path in whole if "manifest" not in path}
+    made = {path: Path(path).stat().st_mtime_ns for path in whole if not path.endswith("shards_parallel/manifest.json")}
     pairing.run(of)
     assert hashes(of.data.folder) == whole
-    assert all(
-        Path(path).stat().st_mtime_ns == at for path, at in stamped.items() if not path.endswith("manifest.json")
-    )
-    for stop in range(1, 6):
-        (of.data.folder / "shards_parallel/de-en.json").unlink()
-        (of.data.folder / "dictionaries/de-en.json").unlink()
-        calls = itertools.count(1)
-        with monkeypatch.context() as patch:
-            for module, name in (
-                (pair_writing, "write_file"),
-                (pairing, "write_json"),
-                (pairing, "write_dictionary"),
-            ):
-                plain = getattr(module, name)
-
-                def stopping(*args: object, plain=plain, stop=stop, calls=calls, **more: object) -> object:
-                    if next(calls) == stop:
-                        raise KeyboardInterrupt
-                    return plain(*args, **more)
-
-                patch.setattr(module, name, stopping)
-            with pytest.raises(KeyboardInterrupt):
-                pairing.run(of)
-        pairing.run(of)
-        assert hashes(of.data.folder) == whole
+    assert {path: Path(path).stat().st_mtime_ns for path in made} == made
+    (of.data.folder / "shards_parallel/de-en/en-00000.tokens").unlink()
+    pairing.run(of)
+    assert hashes(of.data.folder) == whole
     pairing.run(of, force=True)
     assert hashes(of.data.folder) == whole
 
 
-def test_a_part_that_was_cut_off_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_make_the_same_bytes(tmp_path: Path) -> None:
+    whole = {}
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        of = prepared(tmp_path / str(workers), tables_in(tmp_path))
+        with crew(workers) as those:
+            pairing.run(of, crew=those or ALONE)
+        whole[workers] = {
+            str(Path(path).relative_to(of.data.folder)): sha for path, sha in hashes(of.data.folder).items()
+        }
+    assert whole[1] == whole[2] and len(whole[1]) == 1 + 4 * 4 + 2
+
+
+def tables_in(folder: Path) -> list[dict]:
+    return [table(folder, count=20), words(folder)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from unibert.config import load_recipe
+from unibert.data import pair_text, pairing
+
+recipe, left, rename = load_recipe(Path(sys.argv[1])), int(sys.argv[2]), os.replace
+pair_text.CHARACTERS_HELD = 500  # so that files of a part are begun early
+
+def killed(old, new):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(old, new)
+
+os.replace = killed
+pairing.run(recipe)
+"""
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    of = prepared(tmp_path, [table(tmp_path, count=20), words(tmp_path)])
+    (tmp_path / "own.toml").write_text(to_toml(of))
+    pairing.run(of)
+    whole = hashes(of.data.folder)
+    reading, writing = 2, 6  # a language pair of the first part; the last file of the first language pair
+    for parts, files in ((("pairs",), reading), (("shards_parallel", "dictionaries"), writing), (("dictionaries",), 2)):
+        for part in parts:
+            shutil.rmtree(of.data.folder / part)
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "own.toml"), str(files)]
+        assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+        assert list(of.data.folder.rglob(".*.tmp"))
+        pairing.run(of)
+        assert hashes(of.data.folder) == whole
+        assert not list(of.data.folder.rglob(".*.tmp"))
+
+
+def test_a_part_that_could_not_be_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = prepared(tmp_path, [table(tmp_path, count=20)])
     with monkeypatch.context() as patch:
         patch.setattr(pair_text, "CHARACTERS_HELD", 500)
-        patch.setattr(pair_text, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(pair_text.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(DataError, match=r"pairs/table/p\.tsv-.*: cannot be written .*No space left"):
             pairing.run(of)
-    assert not list((of.data.folder / "pairs").rglob("*.tsv"))
+    assert not [path for path in (of.data.folder / "pairs").rglob("*") if path.is_file()]
     assert pairing.run(of)["language_pairs"]["en-ru"]["pairs"] == 19
     table(tmp_path, count=21)
     assert pairing.run(of)["language_pairs"]["en-ru"]["pairs"] == 20
+    table(tmp_path, count=21, codes=("de", "en"))
+    assert list(pairing.run(of)["language_pairs"]) == ["de-en"]
+    assert len(list((of.data.folder / "pairs").rglob("*.tsv"))) == 1
     only = of.model_copy(update={"data": of.data.model_copy(update={"parallel": ()})})
     with pytest.raises(ConfigError, match=r"no \[\[data.parallel\]\] table"):
         pairing.run(only)
+
+
+def test_texts_of_evaluation_sets_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/README.md").write_bytes(b"\xff no data")
+    question = {"question": sentence("ar", 3), "context": f"{sentence('ru', 5)} und {sentence('de', 7)}"}
+    (tmp_path / "sets/test.json").write_text(json.dumps([question, {"label": "katze"}]))
+    of = prepared(tmp_path, [table(tmp_path, count=9), words(tmp_path)])
+    plain = pairing.run(of)
+    tested = of.model_copy(update={"data": of.data.model_copy(update={"evaluation_sets": (tmp_path / "sets",)})})
+    manifest = pairing.run(tested)
+    dropped = manifest["parts"][next(iter(manifest["parts"]))]["dropped"]
+    assert dropped == {
+        "ar-en": {"evaluation": 1, "heldout": 1},
+        "de-en": {"evaluation": 1, "heldout": 1},
+        "en-hi": {"heldout": 2},
+        "en-ru": {"evaluation": 1, "heldout": 1},
+    }
+    assert manifest["dictionaries"] == plain["dictionaries"]
+    pairs = PairSet.open(of.data.folder / "shards_parallel", languages=CODES)
+    found = {decoded(of, pairs.sample(0, index)[0]) for index in range(pairs.pairs_per_language_pair[0])}
+    assert found == {sentence("ar", number) for number in range(9)} - {sentence("ar", 0), sentence("ar", 3)}
+    assert pairing.run(of) == plain
 
 
 def test_much_text_is_divided_before_doubles_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +271,7 @@ def test_languages_that_are_no_longer_asked_for_leave_nothing_behind(tmp_path: P
     fewer = prepared(tmp_path, [table(tmp_path, count=5)], codes=("en", "ru"))
     assert list(pairing.run(fewer)["language_pairs"]) == ["en-ru"]
     left = {path.name for path in (tmp_path / "data/shards_parallel").iterdir()}
-    assert left == {"manifest.json", "en-ru", "en-ru.json"}
+    assert left == {"manifest.json", "en-ru", "en-ru.done.json"}
     assert not list((tmp_path / "data/dictionaries").iterdir())
 
 

@@ -19,26 +19,18 @@ from unibert import languages
 from unibert.data import corpora, fetch, samples, units
 from unibert.data.curation import near, sections
 from unibert.data.curation.contamination import Index
-from unibert.data.curation.evaluation_texts import evaluation_texts
 from unibert.data.curation.language import Identifier
 from unibert.data.curation.prose import RULES, reason_to_drop
 from unibert.data.curation.unicode import clean_text
+from unibert.data.kept_out import evaluation_files, evaluation_index, heldout_texts
 from unibert.data.lines import file_sha256, read_json, read_rows, say, text_key, write_json, write_rows
 from unibert.data.work import ALONE, Crew, Done, Task, perform
-from unibert.errors import DataError
 from unibert.schema import Recipe
 
 HELDOUT = "heldout"
 """Name of the unit with the held-out parallel texts."""
 
 _IDENTIFIER = Identifier()
-
-
-def heldout_texts(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """(row ids, text keys) of the held-out parallel part, which no training text may share."""
-    report = read_json(folder / "heldout" / "parallel_report.json")
-    texts = (text for row in read_rows(folder / "heldout" / "parallel.jsonl") for text in row["texts"].values())
-    return frozenset(report["ids"]), frozenset(map(text_key, texts))
 
 
 def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
@@ -72,16 +64,6 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     dropped = sum(sum(count.values()) for count in counts.values()) - report["rows"]
     say(f"clean: {report['rows']} rows kept, {dropped} dropped")
     return report
-
-
-def evaluation_files(recipe: Recipe) -> tuple[tuple[Path, str], ...]:
-    """(file, checksum) of every evaluation set; DataError for one that is missing."""
-    found: list[Path] = []
-    for path in recipe.data.evaluation_sets:
-        if not path.exists():
-            raise DataError(f"data.evaluation_sets: {path} does not exist")
-        found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return tuple((path, file_sha256(path)) for path in found)
 
 
 def _tasks(recipe: Recipe, settings: dict[str, Any]) -> Iterator[Task]:
@@ -159,10 +141,10 @@ def _clean_rows(job: Cleaning) -> _Outcome:
     rows = (row for row in read_rows(job.file) if row["language"] in out.kept)
     for (identity, code), document in groupby(rows, key=lambda row: (row["id"], row["language"])):
         lines = list(document)
-        is_document = "line" in lines[0]
-        reasons: list[str | None] = [None] * len(lines)
-        if is_document:
-            reasons = sections.judge([row["text"] for row in lines], code, stubs=len(lines) > 1)
+        # A line that is a document by itself has no sections.
+        reasons = [None] * len(lines)
+        if len(lines) > 1 and "line" in lines[0]:
+            reasons = sections.judge([row["text"] for row in lines], code)
         for row, reason in zip(lines, reasons, strict=True):
             text = clean_text(row["text"])
             reason = reason or reason_to_drop(text, code)
@@ -170,7 +152,7 @@ def _clean_rows(job: Cleaning) -> _Outcome:
             if reason := reason or judge.reason(identity, key, code):
                 out.drop(code, reason, id=identity, text=text)
             else:
-                own = {"line": row["line"]} if is_document else {}
+                own = {"line": row["line"]} if "line" in row else {}
                 out.kept[code].append(units.Line({"id": identity, **own, "text": text}, key))
     for code in out.kept:
         judge.judge_together(out, code)
@@ -185,7 +167,7 @@ class _Judge:
         self.identify = job.recipe.data.identify_languages
         self.heldout_ids, self.heldout_keys = heldout_texts(job.recipe.data.folder)
         self.english = _english_keys(job.english)
-        self.index = _index(job.evaluation) if job.evaluation else None
+        self.index = evaluation_index(job.evaluation) if job.evaluation else None
 
     def reason(self, identity: str, key: str, language: str) -> str | None:
         """Why a line is dropped, by its key."""
@@ -202,12 +184,24 @@ class _Judge:
         if self.identify:
             reasons = _IDENTIFIER.reasons([line.row["text"] for line in lines], code)
         if self.index is not None:
-            hits = self.index.hits([line.key for line in lines]).tolist()
+            hits = _passages(self.index, lines)
             reasons = ["evaluation" if hit else reason for hit, reason in zip(hits, reasons, strict=True)]
         for line, reason in zip(lines, reasons, strict=True):
             if reason:
                 out.drop(code, reason, id=line.row["id"], text=line.row["text"])
         out.kept[code] = [line for line, reason in zip(lines, reasons, strict=True) if not reason]
+
+
+def _passages(index: Index, lines: Sequence[units.Line]) -> list[bool]:
+    """Which lines say what an evaluation text says; all of a document when only its lines together do."""
+    hits = index.hits([line.key for line in lines]).tolist()
+    places = [list(group) for _, group in groupby(range(len(lines)), key=lambda place: lines[place].row["id"])]
+    documents = [group for group in places if len(group) > 1 and not any(hits[place] for place in group)]
+    together = index.hits(["".join(lines[place].key for place in group) for group in documents])
+    for group, hit in zip(documents, together.tolist(), strict=True):
+        for place in group if hit else ():
+            hits[place] = True
+    return hits
 
 
 @lru_cache(maxsize=2)
@@ -216,9 +210,3 @@ def _english_keys(files: tuple[tuple[Path, str], ...]) -> frozenset[str]:
     rows = takewhile(lambda row: row["language"] == "en", chain.from_iterable(read_rows(file) for file, _ in files))
     texts = (clean_text(row["text"]) for row in rows)
     return frozenset(text_key(text) for text in texts if reason_to_drop(text, "en") is None)
-
-
-@lru_cache(maxsize=1)
-def _index(files: tuple[tuple[Path, str], ...]) -> Index:
-    """The index of evaluation sets."""
-    return Index(chain.from_iterable(evaluation_texts(path) for path, _ in files))

@@ -42,6 +42,8 @@ _TOUCHING = regex.compile(
     regex.V1,
 )
 
+_PERHAPS_TOUCHING = regex.compile(r"[\p{M}\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{GCB=Prepend}--\n]", regex.V1)
+
 
 @dataclass
 class TextFacts:
@@ -116,7 +118,7 @@ class Encoder:
         """The token ids of each document, without the first and last special token: as the tokenizer gives them."""
         if not self.word_by_word:
             return self._whole(documents)
-        apart = [not (_TOUCHING.search(text) or self._special_text.search(text)) for text in documents]
+        apart = list(map(self._has_words_apart, documents))
         whole = iter(self._whole([text for text, words in zip(documents, apart, strict=True) if not words]))
         split = [text.split() if words else [] for text, words in zip(documents, apart, strict=True)]
         pieces = self._pieces(split)
@@ -124,6 +126,14 @@ class Encoder:
             list(chain.from_iterable(map(pieces.__getitem__, words))) if is_apart else next(whole)
             for words, is_apart in zip(split, apart, strict=True)
         ]
+
+    def _has_words_apart(self, text: str) -> bool:
+        """Whether the words of a text can be tokenized one by one, and it is worth it."""
+        if len(text) > LONGEST_WORD * (1 + text.count(" ")):
+            return False
+        if not text.isascii() and _PERHAPS_TOUCHING.search(text) and _TOUCHING.search(text):
+            return False
+        return (text.isprintable() or not _TOUCHING.search(text)) and not self._special_text.search(text)
 
     def _whole(self, documents: Sequence[str]) -> list[list[int]]:
         return [found.ids for found in self.tokenizer.encode_batch_fast(list(documents), add_special_tokens=False)]

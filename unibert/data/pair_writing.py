@@ -6,19 +6,22 @@ the second language's tokens wait on disk while the first's are written.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from unibert.data.encoding import Encoder, encoder
 from unibert.data.lines import atomic
 from unibert.data.shard_format import TokenizerFacts, language_entry, write_file, write_manifest
+from unibert.data.work import Done
 from unibert.errors import DataError
 
 LINES_AT_ONCE = 1024
@@ -32,12 +35,9 @@ Chunk = tuple[np.ndarray, np.ndarray]
 class PairEncoder:
     """A tokenizer that makes one sample of each side of a pair, or none when one of them does not do."""
 
-    def __init__(self, folder: Path, *, longest: int) -> None:
-        self.facts = TokenizerFacts.read(folder)
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    def __init__(self, tokenizer: Encoder, *, longest: int) -> None:
+        self.tokenizer = tokenizer
         self.longest = longest
-        special = self.facts.special
-        self.stray = set(special.all()) - {special.unk}
 
     def encode(self, pairs: Sequence[tuple[str, str]], *, counted: Counter[str]) -> tuple[Chunk, Chunk]:
         """(flat ids, tokens of each sample) of both sides of the pairs that are used; adds to `counted`.
@@ -62,10 +62,11 @@ class PairEncoder:
         return _flat(both[0]), _flat(both[1])
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        special = self.facts.special
+        special, stray = self.tokenizer.special, self.tokenizer.stray
         samples = []
-        for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            ids = [token for token in encoding.ids if token not in self.stray]
+        for ids in self.tokenizer.ids(texts):
+            if not stray.isdisjoint(ids):
+                ids = [token for token in ids if token not in stray]
             is_text = ids.count(special.unk) < len(ids)
             samples.append([special.cls, *ids, special.sep] if is_text else [])
         return samples
@@ -73,7 +74,7 @@ class PairEncoder:
 
 def _flat(samples: list[list[int]]) -> Chunk:
     lengths = np.fromiter(map(len, samples), dtype=np.int64, count=len(samples))
-    return np.fromiter((token for ids in samples for token in ids), dtype=np.int64, count=lengths.sum()), lengths
+    return np.fromiter(chain.from_iterable(samples), dtype=np.int64, count=lengths.sum()), lengths
 
 
 def unique_pairs(files: Sequence[Path], *, counted: Counter[str]) -> Iterator[tuple[str, str]]:
@@ -82,26 +83,30 @@ def unique_pairs(files: Sequence[Path], *, counted: Counter[str]) -> Iterator[tu
     In the files' order while they are small, else by groups of hashes, each in the files' order.
     """
     size = sum(path.stat().st_size for path in files)
-    with tempfile.TemporaryDirectory(dir=files[0].parent) if size > BYTES_AT_ONCE else ExitStack() as folder:
-        groups = [files] if not isinstance(folder, str) else _divided(files, Path(folder), 1 + size // BYTES_AT_ONCE)
-        for group in groups:
-            seen: set[str] = set()
-            for line in _lines(group):
-                key, a, b = line.rstrip("\n").split("\t")
-                if key in seen:
-                    counted["duplicate"] += 1
-                else:
-                    seen.add(key)
-                    yield a, b
+    groups = [_lines(files)] if size <= BYTES_AT_ONCE else _divided(files, 1 + size // BYTES_AT_ONCE)
+    for lines in groups:
+        seen: set[str] = set()
+        for line in lines:
+            key, a, b = line.rstrip("\n").split("\t")
+            if key in seen:
+                counted["duplicate"] += 1
+            else:
+                seen.add(key)
+                yield a, b
 
 
-def _divided(files: Sequence[Path], folder: Path, groups: int) -> list[list[Path]]:
-    paths = [folder / f"{number:04d}" for number in range(groups)]
+def _divided(files: Sequence[Path], groups: int) -> Iterator[Iterable[str]]:
+    """The files' lines in groups by their hash, from files without a name: a process that is killed leaves none."""
     with ExitStack() as stack:
-        out = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
+        found = [
+            stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n", dir=files[0].parent))
+            for _ in range(groups)
+        ]
         for line in _lines(files):
-            out[int(line[:16], 16) % groups].write(line)
-    return [[path] for path in paths]
+            found[int(line[:16], 16) % groups].write(line)
+        for file in found:
+            file.seek(0)
+            yield file
 
 
 def _lines(files: Iterable[Path]) -> Iterator[str]:
@@ -110,56 +115,74 @@ def _lines(files: Iterable[Path]) -> Iterator[str]:
             yield from lines
 
 
-def write_pair(
-    folder: Path, files: Sequence[Path], *, languages: tuple[str, str], encoder: PairEncoder
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PairText:
+    """One task: the texts of a language pair, and the shard set that they become."""
+
+    files: tuple[Path, ...]
+    """Of pair_text.py, in the recipe's order."""
+    languages: tuple[str, str]
+    tokenizer: Path
+    facts: TokenizerFacts
+    longest: int
+    into: Path
+
+
+def write_pair(job: PairText) -> Done:
     """Write the shard set of a language pair.
 
-    Returns:
-        Its entry: languages, pairs, tokens of both sides, dropped by reason, checksums; a pair without any pair of
-        texts left has no folder.
+    The result: languages, pairs, tokens of both sides, dropped by reason, checksums; a pair without any pair of texts
+    left has no folder.
 
     Raises:
         DataError: the disk is full.
     """
     counted: Counter[str] = Counter()
-    pairs = unique_pairs(files, counted=counted)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as waiting:
-
-            def chunks() -> Iterator[Chunk]:
-                while batch := list(islice(pairs, LINES_AT_ONCE)):
-                    first, second = encoder.encode(batch, counted=counted)
-                    for array in second:
-                        np.save(waiting, array)
-                    yield first
-
-            def write(side: int, source: Iterable[Chunk]) -> dict[str, Any]:
-                code = languages[side]
-                file = write_file(
-                    folder / f"{code}-00000.tokens", language=code, chunks=source, tokenizer=encoder.facts
-                )
-                facts = {"characters": counted[f"characters {side}"]}
-                return language_entry([file] if file else [], tokenizer=encoder.facts, facts=facts)
-
-            entries = [write(0, chunks())]
-            waiting.seek(0)
-            entries.append(write(1, _waiting(waiting)))
+        entries = _write_sides(job, counted)
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be written ({error}); check space and permissions, then run again"
+            f"{job.into}: cannot be written ({error}); check space and permissions, then run again"
         ) from error
-    named = dict(zip(languages, entries, strict=True))
-    write_manifest(folder, tokenizer=encoder.facts, max_sequence_tokens=encoder.longest, languages=named)
-    return {
-        "languages": list(languages),
+    result = {
+        "languages": list(job.languages),
         "pairs": counted["kept"],
         "tokens": [entry["tokens"] for entry in entries],
         "dropped": {reason: counted[reason] for reason in ("duplicate", "long", "uneven", "tokens") if counted[reason]},
         "checksums": [[file["checksum"] for file in entry["files"]] for entry in entries],
     }
+    if not counted["kept"]:
+        shutil.rmtree(job.into)
+        return Done(result)
+    named = dict(zip(job.languages, entries, strict=True))
+    write_manifest(job.into, tokenizer=job.facts, max_sequence_tokens=job.longest, languages=named)
+    names = ["manifest.json", *(file["name"] for entry in entries for file in entry["files"])]
+    return Done(result, tuple(job.into / name for name in names))
+
+
+def _write_sides(job: PairText, counted: Counter[str]) -> list[dict[str, Any]]:
+    """Both languages' entries; the second's tokens wait in a file without a name while the first's are written."""
+    pairs = unique_pairs(job.files, counted=counted)
+    make = PairEncoder(encoder(job.tokenizer, job.facts, job.longest), longest=job.longest)
+    job.into.mkdir(parents=True, exist_ok=True)
+    (job.into / "manifest.json").unlink(missing_ok=True)
+    with TemporaryFile(dir=job.into) as waiting:
+
+        def chunks() -> Iterator[Chunk]:
+            while batch := list(islice(pairs, LINES_AT_ONCE)):
+                first, second = make.encode(batch, counted=counted)
+                for array in second:
+                    np.save(waiting, array)
+                yield first
+
+        def write(side: int, source: Iterable[Chunk]) -> dict[str, Any]:
+            code = job.languages[side]
+            path = job.into / f"{code}-00000.tokens"
+            file = write_file(path, language=code, chunks=source, tokenizer=job.facts)
+            facts = {"characters": counted[f"characters {side}"]}
+            return language_entry([file] if file else [], tokenizer=job.facts, facts=facts)
+
+        return [write(0, chunks()), write(1, _waiting(waiting))]
 
 
 def _waiting(file: BinaryIO) -> Iterator[Chunk]:
@@ -169,11 +192,12 @@ def _waiting(file: BinaryIO) -> Iterator[Chunk]:
         yield np.load(file), np.load(file)
 
 
-def write_dictionary(path: Path, files: Sequence[Path]) -> int:
-    """Write the pairs of words, each once, a line a pair with a tab between; returns how many."""
+def write_dictionary(argument: tuple[Path, tuple[Path, ...]]) -> Done:
+    """Write the pairs of words of some files to a file, each once, a line a pair with a tab between."""
+    path, files = argument
     count = 0
     with atomic(path) as out:
         for a, b in unique_pairs(files, counted=Counter()):
             out.write(f"{a}\t{b}\n")
             count += 1
-    return count
+    return Done({"pairs": count}, (path,))

@@ -1,8 +1,7 @@
 """Parallel text to aligned shards and dictionaries: the stage `unibert data pairs`, after `tokenize`.
 
 [[data.parallel]] -> pairs/ (pair_text.py) -> shards_parallel/<a>-<b>/ (pair_writing.py; read by pairs.py) and
-dictionaries/<a>-<b>.tsv (a word of each language a line). A part or a language pair that is complete is not made again,
-so a run that was cut off goes on, and ends with the same bytes.
+dictionaries/<a>-<b>.tsv (a word of each language a line). Each part, language pair and dictionary is a task (work.py).
 """
 
 from __future__ import annotations
@@ -18,10 +17,12 @@ from typing import Any
 from unibert import languages
 from unibert.data import alignments, pair_text
 from unibert.data.alignments import DICTIONARIES, Reading
-from unibert.data.lines import finished, say, write_json
-from unibert.data.pair_writing import PairEncoder, write_dictionary, write_pair
+from unibert.data.kept_out import KeptOut
+from unibert.data.lines import say, write_json
+from unibert.data.pair_writing import PairText, write_dictionary, write_pair
 from unibert.data.pairs import FORMAT, VERSION
-from unibert.data.progress import progress
+from unibert.data.shard_format import TokenizerFacts
+from unibert.data.work import ALONE, Crew, Task, forget, perform
 from unibert.errors import ConfigError, DataError
 from unibert.schema import Recipe
 
@@ -29,10 +30,11 @@ Inputs = dict[str, list[tuple[Path, str]]]
 """Language pair -> (file, checksum), in the recipe's order."""
 
 
-def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
+def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str, Any]:
     """Make shards_parallel/ and dictionaries/ of a recipe's data folder.
 
-    A side of a pair has at most data.max_sequence_tokens // 2 tokens, so that both fit one row.
+    A side of a pair has at most data.max_sequence_tokens // 2 tokens, so that both fit one row. Texts that are held out
+    or of the recipe's evaluation sets are left out.
 
     Returns:
         The manifest of shards_parallel/: language pairs with their counts, a fingerprint, and what was dropped.
@@ -45,29 +47,31 @@ def run(recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
     if not recipe.data.parallel:
         raise ConfigError("the recipe has no [[data.parallel]] table: name parallel text, or the demo's by kind demo")
     folder = recipe.data.folder
-    encoder = PairEncoder(folder / "tokenizer", longest=recipe.data.max_sequence_tokens // 2)
-    manifest_path = folder / "shards_parallel" / "manifest.json"
+    facts = TokenizerFacts.read(folder / "tokenizer")
     readings, left_out = alignments.plan(recipe)
-    judge = pair_text.Judge(recipe)
-    stamps: dict[str, dict[str, Any]] = {}
-    for number, reading in enumerate(readings, start=1):
-        say(f"pairs: part {number} of {len(readings)}, {reading.key}")
-        stamps[reading.key] = pair_text.read(reading, recipe, judge, force=force)
+    stamps = _read(recipe, readings, crew=crew, force=force)
     texts, words = _inputs(readings, stamps, folder, recipe.languages)
-    manifest_path.unlink(missing_ok=True)
-    entries = {}
-    for name in progress(list(texts), what="pairs: tokenizing"):
-        codes = _languages(name, stamps)
-        entries[name] = _make_pair(folder / "shards_parallel" / name, texts[name], codes, encoder, force=force)
-    dictionaries = {name: _make_dictionary(folder, name, files, force=force) for name, files in words.items()}
-    _remove_others(folder, entries, dictionaries)
-    manifest = _manifest(entries, dictionaries, stamps, left_out, encoder)
+    (folder / "shards_parallel" / "manifest.json").unlink(missing_ok=True)
+    entries = _write_pairs(recipe, texts, stamps, facts, crew=crew, force=force)
+    dictionaries = _write_dictionaries(folder / "dictionaries", words, crew=crew, force=force)
+    for into, names in ((folder / "shards_parallel", entries), (folder / "dictionaries", dictionaries)):
+        _remove_others(into, names)
+    manifest = _manifest(entries, dictionaries, stamps, left_out, facts, longest=recipe.data.max_sequence_tokens // 2)
     if not manifest["language_pairs"] and not dictionaries:
         raise DataError(f"{folder}: not one pair of texts is left: {json.dumps(manifest['parts'])[:600]}")
-    write_json(manifest_path, manifest)
+    write_json(folder / "shards_parallel" / "manifest.json", manifest)
     total = sum(entry["pairs"] for entry in manifest["language_pairs"].values())
     say(f"pairs: {total} in {len(manifest['language_pairs'])} language pairs, {len(dictionaries)} dictionaries")
     return manifest
+
+
+def _read(recipe: Recipe, readings: Sequence[Reading], *, crew: Crew, force: bool) -> dict[str, dict[str, Any]]:
+    """What was found in every part, by its key."""
+    out = KeptOut.of(recipe)
+    tasks = [pair_text.task(reading, recipe, out) for reading in readings]
+    folder = recipe.data.folder / "pairs"
+    done = perform(pair_text.read, tasks, folder=folder, crew=crew, what="pairs: reading", force=force)
+    return {task.name: stamp for task, stamp in zip(tasks, done, strict=True)}
 
 
 def _inputs(
@@ -94,47 +98,50 @@ def _languages(name: str, stamps: Mapping[str, dict[str, Any]]) -> tuple[str, st
     return a, b
 
 
-def _make_pair(
-    folder: Path, files: list[tuple[Path, str]], codes: tuple[str, str], encoder: PairEncoder, *, force: bool
-) -> dict[str, Any]:
-    """A language pair's entry, its shards made unless they are there."""
-    facts = {"version": VERSION, "tokenizer": encoder.facts.fingerprint, "longest": encoder.longest}
-    settings = facts | {"languages": list(codes), "files": [checksum for _, checksum in files]}
-    path = folder.with_name(f"{folder.name}.json")
-    if not force and (done := finished(path, settings)) is not None and _is_whole(folder, done["entry"]):
-        return done["entry"]
-    shutil.rmtree(folder, ignore_errors=True)
-    entry = write_pair(folder, [file for file, _ in files], languages=codes, encoder=encoder)
-    if not entry["pairs"]:
-        shutil.rmtree(folder)
-    write_json(path, {"settings": settings, "entry": entry})
-    return entry
+def _write_pairs(
+    recipe: Recipe,
+    texts: Inputs,
+    stamps: Mapping[str, dict[str, Any]],
+    facts: TokenizerFacts,
+    *,
+    crew: Crew,
+    force: bool,
+) -> dict[str, dict[str, Any]]:
+    """The entry of every language pair."""
+    into, tokenizer = recipe.data.folder / "shards_parallel", recipe.data.folder / "tokenizer"
+    longest = recipe.data.max_sequence_tokens // 2
+    made_by = {"version": VERSION, "tokenizer": facts.fingerprint, "longest": longest}
+    tasks = []
+    for name, files in texts.items():
+        codes = _languages(name, stamps)
+        settings = made_by | {"languages": list(codes), "files": [checksum for _, checksum in files]}
+        paths = tuple(path for path, _ in files)
+        tasks.append(Task(name, settings, PairText(paths, codes, tokenizer, facts, longest, into / name)))
+    done = perform(write_pair, tasks, folder=into, crew=crew, what="pairs: tokenizing", force=force)
+    return dict(zip(texts, done, strict=True))
 
 
-def _is_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
-    return not entry["pairs"] or (folder / "manifest.json").is_file()
+def _write_dictionaries(folder: Path, words: Inputs, *, crew: Crew, force: bool) -> dict[str, int]:
+    """Pairs of words in every dictionary."""
+    tasks = [
+        Task(
+            name,
+            {"version": VERSION, "files": [checksum for _, checksum in files]},
+            (folder / f"{name}.tsv", tuple(path for path, _ in files)),
+        )
+        for name, files in words.items()
+    ]
+    done = perform(write_dictionary, tasks, folder=folder, crew=crew, what="pairs: dictionaries", force=force)
+    return {name: result["pairs"] for name, result in zip(words, done, strict=True)}
 
 
-def _make_dictionary(folder: Path, name: str, files: list[tuple[Path, str]], *, force: bool) -> int:
-    """Pairs of words in a dictionary, which is made unless it is there."""
-    path = folder / "dictionaries" / f"{name}.tsv"
-    settings = {"version": VERSION, "files": [checksum for _, checksum in files]}
-    stamp = path.with_suffix(".json")
-    if not force and path.is_file() and (done := finished(stamp, settings)) is not None:
-        return done["pairs"]
-    count = write_dictionary(path, [file for file, _ in files])
-    write_json(stamp, {"settings": settings, "pairs": count})
-    return count
-
-
-def _remove_others(folder: Path, entries: Mapping[str, Any], dictionaries: Mapping[str, int]) -> None:
-    """What an earlier recipe had made and this one has not."""
-    for part, names in (("shards_parallel", entries), ("dictionaries", dictionaries)):
-        for path in (folder / part).glob("*.json"):
-            if path.stem not in names and path.name != "manifest.json":
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                path.with_suffix(".tsv").unlink(missing_ok=True)
-                path.unlink()
+def _remove_others(folder: Path, names: Mapping[str, Any]) -> None:
+    """Remove what an earlier recipe had made and this one has not."""
+    made = {path.name.removesuffix(".done.json") for path in folder.glob("*.done.json")}
+    for name in made - names.keys():
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / f"{name}.tsv").unlink(missing_ok=True)
+        forget(name, folder=folder)
 
 
 def _manifest(
@@ -142,16 +149,18 @@ def _manifest(
     dictionaries: Mapping[str, int],
     stamps: Mapping[str, dict[str, Any]],
     left_out: list[str],
-    encoder: PairEncoder,
+    facts: TokenizerFacts,
+    *,
+    longest: int,
 ) -> dict[str, Any]:
     checksums = {name: entry["checksums"] for name, entry in entries.items()}
-    everything = json.dumps([VERSION, encoder.facts.fingerprint, checksums], sort_keys=True)
+    everything = json.dumps([VERSION, facts.fingerprint, checksums], sort_keys=True)
     return {
         "format": FORMAT,
         "version": VERSION,
         "fingerprint": hashlib.blake2b(everything.encode(), digest_size=16).hexdigest(),
-        "tokenizer": encoder.facts.fingerprint,
-        "max_sequence_tokens": encoder.longest,
+        "tokenizer": facts.fingerprint,
+        "max_sequence_tokens": longest,
         "language_pairs": {name: entry for name, entry in entries.items() if entry["pairs"]},
         "without_pairs": {name: entry["dropped"] for name, entry in entries.items() if not entry["pairs"]},
         "dictionaries": dict(dictionaries),

@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -60,20 +61,27 @@ class TokenizerFacts:
             DataError: there is no tokenizer, it is damaged, or it lacks a special token.
         """
         try:
-            # Rounded, since a tokenizer that is loaded and saved again has scores a last digit off.
-            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-            tree = json.loads(text, parse_float=lambda digits: round(float(digits), 6))
-            names = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            ids = {token["content"]: int(token["id"]) for token in tree["added_tokens"]}
-            special = SpecialIds(*(ids[names[f"{role}_token"]] for role in ("cls", "sep", "pad", "mask", "unk")))
-            size = max(len(tree["model"]["vocab"]), 1 + max(ids.values()))
+            stats = [(folder / name).stat() for name in ("tokenizer.json", "tokenizer_config.json")]
+            return _facts(folder, tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
         except FileNotFoundError as error:
             raise DataError(f"{error.filename}: no such file; make it: unibert data tokenize RECIPE") from None
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: not a tokenizer with cls, sep, pad, mask and unk tokens: {error!r}") from None
-        kept = {key: tree.get(key) for key in ("normalizer", "pre_tokenizer", "model")}
-        text = json.dumps([kept, asdict(special)], sort_keys=True, ensure_ascii=False)
-        return cls(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), size, special)
+
+
+@lru_cache(maxsize=4)
+def _facts(folder: Path, _: tuple[tuple[int, ...], ...]) -> TokenizerFacts:
+    """What `TokenizerFacts.read` reads, once while the files are the same: every language pair's shards ask for it."""
+    # Rounded, since a tokenizer that is loaded and saved again has scores a last digit off.
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    tree = json.loads(text, parse_float=lambda digits: round(float(digits), 6))
+    names = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    ids = {token["content"]: int(token["id"]) for token in tree["added_tokens"]}
+    special = SpecialIds(*(ids[names[f"{role}_token"]] for role in ("cls", "sep", "pad", "mask", "unk")))
+    size = max(len(tree["model"]["vocab"]), 1 + max(ids.values()))
+    kept = {key: tree.get(key) for key in ("normalizer", "pre_tokenizer", "model")}
+    everything = json.dumps([kept, asdict(special)], sort_keys=True, ensure_ascii=False)
+    return TokenizerFacts(hashlib.blake2b(everything.encode(), digest_size=16).hexdigest(), size, special)
 
 
 def write_file(

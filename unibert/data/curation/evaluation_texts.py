@@ -34,14 +34,18 @@ def evaluation_texts(path: Path) -> Iterator[str]:
     Raises:
         DataError: nothing is there, or a file cannot be read whole: a set that is checked in part is not checked.
     """
+    for file in data_files(path):
+        yield from _file(file)
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file itself, or the data files below a folder in the order of their names; DataError when there is none."""
     if not path.is_dir():
-        yield from _file(path)
-        return
+        return [path]
     found = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_data(file.relative_to(path))]
     if not found:
         raise DataError(f"{path}: no file of evaluation texts in this folder")
-    for file in found:
-        yield from _file(file)
+    return found
 
 
 def _is_data(path: Path) -> bool:

@@ -42,12 +42,12 @@ class _Sizes(NamedTuple):
     resumes: int
 
 
-def judge(paragraphs: Sequence[str], language: str, *, stubs: bool = True) -> list[str | None]:
+def judge(paragraphs: Sequence[str], language: str) -> list[str | None]:
     """Why each paragraph of a document is dropped, in its order; None for running text.
 
     `heading`; `section`: below a heading of references, links, galleries and their like; `list`: lines that are not
     sentences, three in a row or more or the document's last, and lines of figures and dates; `stub`: running text of
-    a document that has less than STUB characters of it, when `stubs` is true (not for corpora of single lines).
+    a document that has less than STUB characters of it.
     """
     sizes = (
         _Sizes(SHORT_DENSE, STUB_DENSE, RESUMES_DENSE) if scripts.is_dense(language) else _Sizes(SHORT, STUB, RESUMES)
@@ -57,7 +57,7 @@ def judge(paragraphs: Sequence[str], language: str, *, stubs: bool = True) -> li
     reasons = _lines(paragraphs, titles, sizes)
     _mark_sections(reasons, paragraphs, titles, sizes)
     left = sum(len(text) for text, reason in zip(paragraphs, reasons, strict=True) if reason is None)
-    if stubs and left < sizes.stub:
+    if left < sizes.stub:
         return [reason or "stub" for reason in reasons]
     return reasons
 
