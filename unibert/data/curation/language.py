@@ -22,8 +22,8 @@ from unibert.languages import LANGUAGES
 SURE, DOUBTFUL = 0.8, 0.05
 SHORTEST, SHORTEST_DENSE = 40, 20
 """Characters below which a line passes unjudged."""
-MANY, STEP, FEW = 2048, 8, 0.005
-"""Of more lines than MANY one in STEP is judged, and the others only if a larger share than FEW is in another language."""
+MANY, STEP, FEW = 512, 8, 0.01
+"""Of MANY lines or more one in STEP is judged, and the others if more than FEW of those are in another language."""
 LOOKED_AT = 120
 """Characters of a line that are read; more say no more."""
 
