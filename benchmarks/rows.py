@@ -13,7 +13,8 @@ RESULTS = Path(__file__).with_name("results.csv")
 
 def save(rows: Sequence[Sequence[object]]) -> None:
     """Append rows from the column `script` on; date and commit are filled in."""
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
+    tree = RESULTS.parent
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=tree, text=True).strip()
     with RESULTS.open("a", newline="") as file:
         writer = csv.writer(file)
         for row in rows:

@@ -84,3 +84,14 @@ def test_it_works_offline_in_threads_and_after_pickling(monkeypatch: pytest.Monk
 def test_a_long_line_is_judged_by_its_beginning(identifier: Identifier) -> None:
     assert identifier.reasons([SENTENCES["de"] * 4 + SENTENCES["en"] * 50], "de") == [None]
     assert identifier.reasons([(SENTENCES["en"] + "\n") * 4], "de") == ["language"]
+
+
+def test_of_many_lines_a_sample_decides_whether_all_are_judged(identifier: Identifier) -> None:
+    many = 2 * language.MANY
+    assert identifier.reasons([SENTENCES["en"]] * many, "en") == [None] * many
+    stray = [SENTENCES["en"]] * many
+    stray[3] = SENTENCES["ru"]  # one of four thousand, not among those looked at first
+    assert identifier.reasons(stray, "en") == [None] * many
+    mixed = [SENTENCES["ru" if place % 7 == 3 else "en"] for place in range(many)]
+    expected = ["language" if place % 7 == 3 else None for place in range(many)]
+    assert identifier.reasons(mixed, "en") == expected

@@ -47,18 +47,22 @@ def stable_hash(text: str, *, seed: int = 0) -> int:
 @overload
 def atomic(path: Path) -> AbstractContextManager[TextIO]: ...
 @overload
-def atomic(path: Path, *, binary: Literal[True]) -> AbstractContextManager[BinaryIO]: ...
+def atomic(path: Path, *, binary: Literal[True], durable: bool = False) -> AbstractContextManager[BinaryIO]: ...
 @contextmanager
-def atomic(path: Path, *, binary: bool = False) -> Iterator[Any]:
-    """Open a file, of text unless `binary`, that appears under its name only when the block ends without an error."""
+def atomic(path: Path, *, binary: bool = False, durable: bool = False) -> Iterator[Any]:
+    """Open a file, of text unless `binary`, that appears under its name only when the block ends without an error.
+
+    A `durable` one is on the disk then, which takes its time; the others are made again should the machine fail.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Unlike in every process, also of another machine on the same file system.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("wb") if binary else temporary.open("w", encoding="utf-8") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); check space and permissions, then run again") from error

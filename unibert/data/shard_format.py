@@ -100,7 +100,7 @@ def write_file(
     """
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "language": language}
     header |= {"tokenizer": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size}
-    with atomic(path, binary=True) as file:
+    with atomic(path, binary=True, durable=True) as file:
         file.write(b" " * HEADER)
         header |= _write_samples(file, chunks, vocabulary_size=tokenizer.vocabulary_size)
         file.seek(0)

@@ -22,6 +22,8 @@ from unibert.languages import LANGUAGES
 SURE, DOUBTFUL = 0.8, 0.05
 SHORTEST, SHORTEST_DENSE = 40, 20
 """Characters below which a line passes unjudged."""
+MANY, STEP, FEW = 512, 8, 0.01
+"""Of MANY lines or more one in STEP is judged, and the others if more than FEW of those are in another language."""
 LOOKED_AT = 120
 """Characters of a line that are read; more say no more."""
 
@@ -79,11 +81,23 @@ class Identifier:
         self.__init__()
 
     def reasons(self, texts: Sequence[str], language: str) -> list[str | None]:
-        """For each text "language" when it is confidently in another one, else None."""
+        """For each text "language" when it is confidently in another one, else None.
+
+        Of many texts every STEP-th is judged first, and the others only if more than FEW of those are in another
+        language: text that is as it should be costs little.
+        """
+        reasons: list[str | None] = [None] * len(texts)
         if language in UNJUDGED or language in alone_in_script():
-            return [None] * len(texts)
+            return reasons
         shortest = SHORTEST_DENSE if scripts.is_dense(language) else SHORTEST
-        return ["language" if len(text) >= shortest and self._is_other(text, language) else None for text in texts]
+        long_enough = [place for place, text in enumerate(texts) if len(text) >= shortest]
+        step = STEP if len(long_enough) >= MANY else 1
+        found = [place for place in long_enough[::step] if self._is_other(texts[place], language)]
+        if step > 1 and len(found) > FEW * len(long_enough[::step]):
+            found = [place for place in long_enough if self._is_other(texts[place], language)]
+        for place in found:
+            reasons[place] = "language"
+        return reasons
 
     def guess(self, text: str) -> list[tuple[str, float]]:
         """The model's likeliest labels of a text, up to 6, with their probabilities, the likeliest first."""

@@ -9,7 +9,7 @@ from unibert.data.curation.markup import has_markup
 from unibert.data.curation.unicode import is_broken
 from unibert.data.sources.base import MAXIMUM_CHARACTERS, minimum_characters
 
-RULES = 3
+RULES = 4
 """Raised when a rule of a line changes (here, in unicode.py or markup.py), so that old text is cleaned again."""
 MINIMUM_WORDS = 3
 MINIMUM_LETTERS = 0.75
