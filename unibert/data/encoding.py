@@ -42,7 +42,7 @@ _TOUCHING = regex.compile(
     regex.V1,
 )
 
-_PERHAPS_TOUCHING = regex.compile(r"[\p{M}\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{GCB=Prepend}--\n]", regex.V1)
+_PERHAPS_TOUCHING = regex.compile(r"[\p{M}\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{GCB=Prepend}\u2581\ufffd]", regex.V1)
 
 
 @dataclass
