@@ -5,10 +5,13 @@ import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from tests.runs import environment, finish, free_port, metrics, start, train
 from tests.tiny import make_workspace
+from unibert.data.shard_format import TokenizerFacts, language_entry, write_file
+from unibert.data.shards import ShardSet
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,31 @@ def test_shards_of_another_tokenizer(own):
     tree["model"]["vocab"][10][0] += "x"
     tokenizer.write_text(json.dumps(tree))
     refused(own, code=3, says=["another tokenizer", "unibert data tokenize"])
+
+
+@pytest.mark.dist
+def test_shards_of_two_tokenizers(own):
+    manifest = own.parent / "data" / "shards_heldout" / "manifest.json"
+    tree = json.loads(manifest.read_text())
+    tree["tokenizer"]["fingerprint"] = "0" * 32
+    manifest.write_text(json.dumps(tree))
+    refused(own, code=3, says=["shards_heldout: these shards were made with another tokenizer"])
+
+
+@pytest.mark.dist
+def test_a_language_with_fewer_samples_than_a_batch_is_trained_on(own):
+    folder = own.parent / "data" / "shards"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    shards = ShardSet.open(folder)
+    few = [shards.sample(shards.languages.index("ru"), at) for at in range(3)]
+    facts = TokenizerFacts.read(own.parent / "data" / "tokenizer")
+    chunk = (np.concatenate(few), np.array([len(sample) for sample in few]))
+    file = write_file(folder / "ru-00000.tokens", language="ru", chunks=[chunk], tokenizer=facts)
+    manifest["languages"]["ru"] = language_entry([file], tokenizer=facts, facts={"characters": 100})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    train(own, "--train.steps", "4", "--save.export=false")
+    rows = metrics(own.parent / "runs" / "tiny")
+    assert len(rows) == 4 and any("loss_by_language/ru" in row for row in rows)
 
 
 @pytest.mark.dist

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.small_data import TEXT, recipe, write_rows, write_teacher
 from unibert.data import check, cleaning, dedup, pairing, parallel, tokenizing
-from unibert.data.lines import file_sha256, read_json, read_rows, write_json
+from unibert.data.lines import file_facts, read_json, read_rows, write_json
 from unibert.data.work import ALONE, crew
 from unibert.errors import DataError
 from unibert.schema import Recipe
@@ -41,8 +41,12 @@ def made(tmp_path: Path) -> Recipe:
         for number in range(200)
     ]
     write_rows(raw / "mediawiki-00000.jsonl", rows)
-    files = {"mediawiki-00000.jsonl": {"sha256": file_sha256(raw / "mediawiki-00000.jsonl")}}
-    stamp = {"files": files, "licence": "CC0", "rows": len(rows), "languages": dict.fromkeys(CODES, 200)}
+    stamp = {
+        "files": file_facts([raw / "mediawiki-00000.jsonl"], raw),
+        "licence": "CC0",
+        "rows": len(rows),
+        "languages": dict.fromkeys(CODES, 200),
+    }
     write_json(raw / "manifest.json", {"sources": {"mediawiki": stamp}, "skipped": {}})
     data = {"folder": tmp_path / "data", "parallel": [{"kind": "demo"}], "max_sequence_tokens": 256}
     data |= {"heldout_lines_per_language": 20, "heldout_keys": 20, "identify_languages": False}

@@ -14,6 +14,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.unit.small_data import TEXT, recipe, write_rows, write_teacher, write_texts
+from unibert.cli import main
 from unibert.config import to_toml
 from unibert.data import pair_text, pair_writing, pairing, tokenizing
 from unibert.data.pairs import PairSet
@@ -201,7 +202,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path: Pat
         command = [sys.executable, "-c", KILLED, str(tmp_path / "own.toml"), str(files)]
         assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
         assert list(of.data.folder.rglob(".*.tmp"))
-        pairing.run(of)
+        main(["data", "pairs", str(tmp_path / "own.toml"), "--workers", "1"])
         assert hashes(of.data.folder) == whole
         assert not list(of.data.folder.rglob(".*.tmp"))
 

@@ -14,6 +14,7 @@ from tests.unit.small_data import TEXT, recipe
 from tests.unit.test_data_sources import deb
 from unibert.config import load_recipe, to_toml
 from unibert.data import alignments
+from unibert.data.lines import file_facts
 from unibert.data.sources import demo_pairs, files, tmx
 from unibert.data.sources.base import Aligned, Skips
 from unibert.errors import ConfigError, DataError
@@ -293,16 +294,16 @@ def test_the_demos_rows_with_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo_pairs, "BYTES_AT_ONCE", at_once)
     raw = tmp_path / "data" / "raw"
     raw.mkdir(parents=True)
-    (raw / "manifest.json").write_text(
-        json.dumps({"sources": {"quran": {"files": {"quran-00000.jsonl": {}}}, "own/part": {"files": {}}}})
-    )
     rows = [
         {"id": f"quran:{number}", "language": code, "text": TEXT[code][number], "licence": "CC0"}
         for code in ("en", "ar", "hi")
         for number in range(3)
         if (code, number) not in (("en", 1), ("ar", 2), ("hi", 2))
     ]
-    (raw / "quran-00000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = raw / "quran-00000.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {"quran": {"files": file_facts([path], raw)}, "own/part": {"files": {}}}
+    (raw / "manifest.json").write_text(json.dumps({"sources": sources}))
     found, skipped = read(tmp_path, kind="demo")
     assert texts(found) == [{code: TEXT[code][0] for code in ("en", "ar", "hi")}]
     assert skipped == {"key without English": 1, "key in one language alone": 1}

@@ -21,7 +21,7 @@ from unibert.data.cleaning import HELDOUT
 from unibert.data.curation import near
 from unibert.data.duplicates import Comparison, Range, compare, verdicts_of
 from unibert.data.holdout import HELD, LIKE_HELDOUT, NAMES, OVER_CAP, Bounds, Choosing, choose, is_held, is_kept
-from unibert.data.lines import FILE_BYTES, file_sha256, finished, read_json, row_file, say, write_json, write_rows
+from unibert.data.lines import FILE_BYTES, file_sha256, read_json, row_file, say, write_json, write_rows
 from unibert.data.units import Unit
 from unibert.data.work import ALONE, Crew, Done, Task, forget, perform
 from unibert.errors import DataError
@@ -48,10 +48,6 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
         "heldout_lines_per_language": data.heldout_lines_per_language,
         "cleaned": file_sha256(cleaned / "report.json"),
     }
-    report_path = data.folder / "clean" / "report.json"
-    if not force and (done := finished(report_path, settings)) is not None:
-        say(f"dedup: already done, {done['rows']} rows in {report_path.parent}")
-        return done
     cleaning = read_json(cleaned / "report.json")
     all_units = [
         Unit.from_result(n, cleaned / name, entry) for n, (name, entry) in enumerate(cleaning["units"].items())
@@ -63,9 +59,9 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     _write_heldout(data.folder, recipe.languages, written)
     write_rows(data.folder / "clean" / "dropped.jsonl", samples.merge(part["dropped"] for part in written))
     report = {"settings": settings, **_summary(counts), "files": _files(written)}
-    _remove_others(report_path.parent, report["files"])
-    write_json(report_path, report)
-    say(f"dedup: {report['rows']} rows, {report['characters'] / 1e6:.1f}M characters in {report_path.parent}")
+    _remove_others(data.folder / "clean", report["files"])
+    write_json(data.folder / "clean" / "report.json", report)
+    say(f"dedup: {report['rows']} rows, {report['characters'] / 1e6:.1f}M characters in {data.folder / 'clean'}")
     return report
 
 
@@ -123,7 +119,8 @@ class _Rounds:
             for number, piece in enumerate(_pieces(self.units, code)):
                 limits = {source: Bounds(*pair) for source, pair in bounds[code].items()}
                 job = Writing(folder, code, number, tuple(piece), verdicts[code], limits, keys)
-                tasks.append(Task(job.path.stem, self.settings, job))
+                settings = self.settings | {"units": [unit.number for unit in piece]}
+                tasks.append(Task(job.path.stem, settings, job))
         return perform(write, tasks, folder=folder, crew=self.crew, what="dedup: writing", force=self.force)
 
     def _with(self, codes: set[str]) -> tuple[Unit, ...]:

@@ -127,12 +127,13 @@ def _demo_tasks(recipe: Recipe, table: Demo) -> tuple[list[Task], dict[str, str]
 
 
 def raw_files(recipe: Recipe) -> dict[str, list[Path]]:
-    """Raw files by source or part, in the manifest's order; DataError when nothing was fetched."""
+    """Raw files by source or part, in the manifest's order; DataError when they are not there as they were fetched."""
     raw = recipe.data.folder / "raw"
-    return {
-        name: [raw / file for file in stamp["files"]]
-        for name, stamp in read_json(raw / "manifest.json")["sources"].items()
-    }
+    sources = read_json(raw / "manifest.json")["sources"]
+    for name, facts in ((name, facts) for stamp in sources.values() for name, facts in stamp["files"].items()):
+        if not (raw / name).is_file() or (raw / name).stat().st_size != facts["bytes"]:
+            raise DataError(f"{raw / name}: missing, or not as it was fetched; run: unibert data fetch {recipe.name}")
+    return {name: [raw / file for file in stamp["files"]] for name, stamp in sources.items()}
 
 
 def _fetch_source(raw: Path, source: Source, downloads: Downloads) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, overload
 
@@ -54,10 +54,10 @@ def atomic(path: Path, *, binary: bool = False, durable: bool = False) -> Iterat
 
     A `durable` one is on the disk then, which takes its time; the others are made again should the machine fail.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Unlike in every process, also of another machine on the same file system.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") if binary else temporary.open("w", encoding="utf-8") as file:
             yield file
             if durable:
@@ -67,7 +67,8 @@ def atomic(path: Path, *, binary: bool = False, durable: bool = False) -> Iterat
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); check space and permissions, then run again") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

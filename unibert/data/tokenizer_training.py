@@ -233,7 +233,6 @@ def _facts(
 
 
 def _write(folder: Path, tokenizer: Tokenizer, *, kind: Kind) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").unlink(missing_ok=True)  # it says that the others are complete
     (folder / "kept_ids.npy").unlink(missing_ok=True)  # of a trimmed one that was here
     with atomic(folder / "tokenizer.json") as file:

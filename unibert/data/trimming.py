@@ -253,7 +253,6 @@ def _name(token: str | dict[str, Any]) -> str:
 
 
 def _write(folder: Path, *, tree: dict[str, Any], config: dict[str, Any], kept_ids: np.ndarray) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").unlink(missing_ok=True)  # it says that the others are complete
     # In the library's own form, so that saving it again changes nothing, but with the scores as they were: the
     # library reads some of them a last digit off.

@@ -101,7 +101,6 @@ def write(folder: Path, *, source: str, kept: Mapping[str, Sequence[Line]]) -> t
         source: where the text is from.
         kept: lines of each language.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     slices: dict[str, list[int]] = {}
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
     offset = first = 0

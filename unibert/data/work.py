@@ -150,7 +150,6 @@ def perform(
         What the function raises; MachineError when a worker was killed.
     """
     assert len({task.name for task in tasks}) == len(tasks), "two tasks of one name"
-    folder.mkdir(parents=True, exist_ok=True)
     if crew.claims is not None and force:
         raise ConfigError("--force in an array would undo what other members do: remove the stage's folder instead")
     results: dict[str, dict[str, Any]] = {}
