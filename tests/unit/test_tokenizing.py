@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tests.unit.small_data import TEXT, lines, recipe, write_rows, write_teacher, write_texts
 from unibert import schema
 from unibert.data import encoding, inspect, tokenizing
-from unibert.data.encoding import cut
+from unibert.data.encoding import SHORTEST_REST
+from unibert.data.encoding import cut as cut_all
 from unibert.data.shard_format import TokenizerFacts
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
@@ -116,7 +117,7 @@ def test_shards_hold_the_text(small):
     for language, code in enumerate(CODES):
         expected = []
         for text in lines(code):
-            pieces, _ = cut(tokenizer(text, add_special_tokens=False)["input_ids"], room=30)
+            pieces = cut(tokenizer(text, add_special_tokens=False)["input_ids"])
             expected += [[tokenizer.cls_token_id, *piece, tokenizer.sep_token_id] for piece in pieces]
         found = [shards.sample(language, i).tolist() for i in range(int(shards.samples_per_language[language]))]
         assert found == expected
@@ -202,24 +203,26 @@ def test_lines_of_a_document_are_one_text(small):
     report = tokenizing.run(small)
     tokenizer = AutoTokenizer.from_pretrained(small.data.folder / "tokenizer")
     documents = [*(" ".join(part) for part in parts.values()), *texts[16:19]]
-    expected = [
-        piece for text in documents for piece in cut(tokenizer(text, add_special_tokens=False)["input_ids"], room=30)[0]
-    ]
+    expected = [piece for text in documents for piece in cut(tokenizer(text, add_special_tokens=False)["input_ids"])]
     shards = ShardSet.open(small.data.folder / "shards", languages=CODES)
     assert [shards.sample(0, at)[1:-1].tolist() for at in range(shards.samples_per_language[0])] == expected
     assert report["languages"]["en"]["documents"] == 6 < len(expected)
     assert len(list((small.data.folder / "shards").glob("en-*.tokens"))) == 2
 
 
+def cut(ids):
+    pieces = [ids[start : start + 30] for start in range(0, len(ids), 30)]
+    return pieces[:-1] if len(pieces) > 1 and len(pieces[-1]) < SHORTEST_REST else pieces
+
+
 def test_long_documents_are_cut():
-    ids = list(range(100))
-    pieces, dropped = cut(ids, room=30)
-    assert [len(piece) for piece in pieces] == [30, 30, 30, 10] and dropped == 0
-    assert [i for piece in pieces for i in piece] == ids
-    pieces, dropped = cut(list(range(67)), room=30)
-    assert [len(piece) for piece in pieces] == [30, 30] and dropped == 7
-    assert cut([1, 2], room=30) == ([[1, 2]], 0)
-    assert cut([], room=30) == ([], 0)
+    lengths = np.array([100, 67, 2, 0, 30, 31, 38])
+    ids = np.arange(lengths.sum())
+    starts, sizes, dropped = cut_all(lengths, room=30)
+    documents = np.split(ids, np.cumsum(lengths)[:-1])
+    expected = [piece for document in documents for piece in cut(document.tolist())]
+    assert [ids[start : start + size].tolist() for start, size in zip(starts, sizes, strict=True)] == expected
+    assert sizes.tolist() == [30, 30, 30, 10, 30, 30, 2, 30, 30, 30, 8] and dropped == 7 + 1
 
 
 def stamps(folder):

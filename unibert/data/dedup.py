@@ -28,7 +28,7 @@ from unibert.errors import DataError
 from unibert.schema import Recipe
 
 FORMAT = 2
-ROWS_AT_ONCE = 1 << 18
+ROWS_AT_ONCE = 1 << 16
 """Rows that one comparison holds, about."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ REASONS = {DUPLICATE: "duplicate", BOILERPLATE: "boilerplate", NEAR_DUPLICATE: "
 BOILERPLATE_DOCUMENTS = 10
 """A line of so many different documents of several lines is boilerplate."""
 PAIRS_AT_ONCE = 1 << 15
+VALUES_AT_ONCE = 1 << 18
 ROW_BITS = np.uint64(32)
 """A row's number among all: the unit's number, then the row's place in the unit in so many bits."""
 
@@ -124,11 +126,11 @@ def _exact(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
 
 
 def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
-    """Verdicts on rows that are like an earlier one, band by band."""
+    """Verdicts on rows that are like an earlier one, some bands at once: no two bands share values."""
     near = np.zeros(0, dtype=np.uint64)
-    for band in range(len(units[0].array("bands"))):
+    for bands in _bands_at_once(units, each):
         values, rows = [], []
-        for unit in units:
+        for unit, band in product(units, bands):
             place = unit.slices[each.language]
             column = unit.array("bands")[band, place.first : place.stop]
             here = each.of(column)
@@ -139,6 +141,14 @@ def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
         new = ~np.isin(later, near)  # most are found in many bands
         near = np.union1d(near, _similar(units, later[new], earlier[new]))
     yield _verdicts(near, NEAR_DUPLICATE)
+
+
+def _bands_at_once(units: Sequence[Unit], each: Range) -> Iterator[range]:
+    """All bands, in steps of as many as have VALUES_AT_ONCE values of the range, about."""
+    bands = len(units[0].array("bands"))
+    rows = sum(unit.slices[each.language].rows for unit in units) // each.parts
+    step = max(1, min(bands, VALUES_AT_ONCE // max(rows, 1)))
+    return (range(first, min(first + step, bands)) for first in range(0, bands, step))
 
 
 def _shared(value: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import regex
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import Metaspace
 
-from unibert.data.lines import stable_hash
 from unibert.data.shard_format import TokenizerFacts
 from unibert.data.trimming import normalised, unknown_characters
 
@@ -28,7 +28,10 @@ SHORTEST_REST = 8
 """Tokens, special ones not counted: a shorter last piece of a document is dropped."""
 UNKNOWN_SHOWN = 20
 CHECKED = 16
-"""The first document and one in so many are decoded again, to count exact round trips."""
+"""The first document and every so many-th are decoded again, to count exact round trips."""
+SPACE = "\u2581"
+"""With it begins every word in SentencePiece's tokenizers."""
+WORDS_AT_ONCE = 64
 WORDS_KEPT = 1 << 18
 """Words whose pieces are remembered; a longer list is begun anew."""
 LONGEST_WORD = 24
@@ -93,39 +96,59 @@ class Encoder:
         self.room = max_sequence_tokens - 2
         self.known = {piece for piece in self.tokenizer.get_vocab() if len(piece) == 1}
         self.stray = set(facts.special.all()) - {facts.special.unk}
+        self._is_stray = np.isin(np.arange(facts.vocabulary_size), list(self.stray))
         self.new = np.zeros(facts.vocabulary_size, dtype=bool)
         if (folder / "kept_ids.npy").is_file():
             kept_ids = np.load(folder / "kept_ids.npy")
             self.new = kept_ids == kept_ids[facts.special.unk]
             self.new[facts.special.unk] = False
         self.word_by_word = splits_at_spaces(folder)
+        self._begins = np.zeros(facts.vocabulary_size, dtype=bool)  # pieces at which a word begins
+        if isinstance(self.tokenizer.pre_tokenizer, Metaspace):
+            marked = (place for piece, place in self.tokenizer.get_vocab().items() if piece.startswith(SPACE))
+            self._begins[list(marked)] = True
         added = (token.content for token in self.tokenizer.get_added_tokens_decoder().values())
         self._special_text = regex.compile("|".join(map(regex.escape, added)) or r"(?!)")
         self._words: dict[str, list[int]] = {}
 
     def encode(self, documents: Sequence[str], *, counted: TextFacts) -> tuple[np.ndarray, np.ndarray]:
         """(token ids of all samples, one after the other; tokens of each sample); adds to `counted`."""
-        samples: list[list[int]] = []
-        for text, ids in zip(documents, self.ids(documents), strict=True):
-            samples += self._samples(ids, counted)
-            self._count(text, ids, counted)
-        lengths = np.fromiter(map(len, samples), dtype=np.int64, count=len(samples))
-        flat = np.fromiter(chain.from_iterable(samples), dtype=np.int64, count=int(lengths.sum()))
-        counted.new_pieces += int(self.new[flat].sum())
-        return flat, lengths
+        flat, lengths = self._flat(documents)
+        self._count(documents, flat, lengths, counted)
+        stray = self._is_stray[flat]
+        if stray.any():
+            counted.special_strings += int(stray.sum())
+            lengths = lengths - _sums(stray, lengths)
+            flat = flat[~stray]
+        ordinary = lengths - _sums(flat == self.special.unk, lengths)
+        counted.dropped_documents += int((ordinary == 0).sum())
+        start, length, dropped = cut(np.where(ordinary, lengths, 0), room=self.room, starts=_starts(lengths))
+        counted.dropped_pieces += dropped
+        return self._samples(flat, start, length, counted)
 
     def ids(self, documents: Sequence[str]) -> list[list[int]]:
         """The token ids of each document, without the first and last special token: as the tokenizer gives them."""
-        if not self.word_by_word:
-            return self._whole(documents)
-        apart = list(map(self._has_words_apart, documents))
-        whole = iter(self._whole([text for text, words in zip(documents, apart, strict=True) if not words]))
-        split = [text.split() if words else [] for text, words in zip(documents, apart, strict=True)]
-        pieces = self._pieces(split)
-        return [
-            list(chain.from_iterable(map(pieces.__getitem__, words))) if is_apart else next(whole)
-            for words, is_apart in zip(split, apart, strict=True)
-        ]
+        flat, lengths = self._flat(documents)
+        return [piece.tolist() for piece in np.split(flat, np.cumsum(lengths)[:-1])] if len(lengths) else []
+
+    def _flat(self, documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(token ids of all documents, one after the other; tokens of each document), int64."""
+        # A document is tokenized as its words, or as the one piece of text that it is.
+        parts = [self._words_of(text) for text in documents] if self.word_by_word else [[text] for text in documents]
+        split = [words for words in parts if len(words) > 1]
+        alone = [words[0] for words in parts if len(words) == 1]
+        pieces = self._pieces(set(chain.from_iterable(split)), set(alone))
+        number = {text: place for place, text in enumerate(pieces)}
+        sizes = np.fromiter(map(len, pieces.values()), dtype=np.int64, count=len(pieces))
+        ids = np.fromiter(chain.from_iterable(pieces.values()), dtype=np.int64, count=int(sizes.sum()))
+        words_of_document = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
+        words = np.fromiter(map(number.__getitem__, chain.from_iterable(parts)), dtype=np.int64)
+        flat = ids[_spread(_starts(sizes)[words], sizes[words])]
+        return flat, _sums(sizes[words], words_of_document)
+
+    def _words_of(self, text: str) -> list[str]:
+        """The words of a text, when they can be tokenized one by one and it is worth it; else the text."""
+        return text.split() if self._has_words_apart(text) else [text]
 
     def _has_words_apart(self, text: str) -> bool:
         """Whether the words of a text can be tokenized one by one, and it is worth it."""
@@ -135,44 +158,66 @@ class Encoder:
             return False
         return (text.isprintable() or not _TOUCHING.search(text)) and not self._special_text.search(text)
 
-    def _whole(self, documents: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self.tokenizer.encode_batch_fast(list(documents), add_special_tokens=False)]
+    def _whole(self, texts: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def _pieces(self, documents: Sequence[list[str]]) -> dict[str, list[int]]:
-        """The pieces of every word."""
-        words = set(chain.from_iterable(documents))
+    def _pieces(self, words: set[str], alone: set[str]) -> dict[str, list[int]]:
+        """The pieces of every word, and of every text that stands alone."""
         if len(self._words) > WORDS_KEPT:
             self._words.clear()
-        new = [word for word in words if word not in self._words]
-        found = dict(zip(new, self._whole(new), strict=True))
-        self._words |= {word: pieces for word, pieces in found.items() if len(word) <= LONGEST_WORD}
-        return found | {word: self._words[word] for word in words if word not in found}
+        found = {word: self._words[word] for word in words if word in self._words}
+        new = list(words - found.keys())
+        fresh = dict(zip(new, self._each_word(new), strict=True))
+        self._words |= {word: pieces for word, pieces in fresh.items() if len(word) <= LONGEST_WORD}
+        rest = list(alone - words)
+        return found | fresh | dict(zip(rest, self._whole(rest), strict=True))
 
-    def _samples(self, ids: list[int], counted: TextFacts) -> list[list[int]]:
-        if not self.stray.isdisjoint(ids):
-            counted.special_strings += sum(token in self.stray for token in ids)
-            ids = [token for token in ids if token not in self.stray]
-        if ids.count(self.special.unk) == len(ids):
-            counted.dropped_documents += 1
-            return []
-        pieces, dropped = cut(ids, room=self.room)
-        counted.dropped_pieces += dropped
-        ordinary = [piece for piece in pieces if piece.count(self.special.unk) < len(piece)]
-        return [[self.special.cls, *piece, self.special.sep] for piece in ordinary]
+    def _each_word(self, words: Sequence[str]) -> list[list[int]]:
+        """The pieces of each word: some words at a time, where the pieces show which word they are of."""
+        if not self._begins.any():
+            return self._whole(words)
+        out: list[list[int]] = []
+        groups = [words[start : start + WORDS_AT_ONCE] for start in range(0, len(words), WORDS_AT_ONCE)]
+        for group, ids in zip(groups, self._whole([" ".join(group) for group in groups]), strict=True):
+            first = np.flatnonzero(self._begins[ids]).tolist()
+            if len(first) == len(group) and first[0] == 0:
+                out += [ids[start:stop] for start, stop in pairwise([*first, len(ids)])]
+            else:  # a word that is normalised to nothing, or to two
+                out += self._whole(group)
+        return out
 
-    def _count(self, text: str, ids: list[int], counted: TextFacts) -> None:
-        counted.documents += 1
-        counted.characters += len(text)
-        counted.words += len(text.split())
-        counted.pieces += len(ids)
-        if unknown := ids.count(self.special.unk):
-            counted.unknown_pieces += unknown
-            counted.unknown_characters.update(unknown_characters(self.tokenizer, text, known=self.known))
-        if not counted.checked or stable_hash(text) % CHECKED == 0:
+    def _samples(
+        self, flat: np.ndarray, start: np.ndarray, length: np.ndarray, counted: TextFacts
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pieces [start, start + length) of `flat` as samples, but those without an ordinary token."""
+        inside = flat[_spread(start, length)]
+        ordinary = length > _sums(inside == self.special.unk, length)
+        inside, size = inside[np.repeat(ordinary, length)], length[ordinary] + 2
+        counted.new_pieces += int(self.new[inside].sum())
+        first = _starts(size)
+        samples = np.empty(int(size.sum()), dtype=np.int64)
+        is_inside = np.ones(len(samples), dtype=bool)
+        for places, token in ((first, self.special.cls), (first + size - 1, self.special.sep)):
+            samples[places], is_inside[places] = token, False
+        samples[is_inside] = inside
+        return samples, size
+
+    def _count(self, documents: Sequence[str], flat: np.ndarray, lengths: np.ndarray, counted: TextFacts) -> None:
+        unknown = _sums(flat == self.special.unk, lengths)
+        for place in np.flatnonzero(unknown).tolist():
+            counted.unknown_characters.update(unknown_characters(self.tokenizer, documents[place], known=self.known))
+        counted.unknown_pieces += int(unknown.sum())
+        counted.pieces += len(flat)
+        counted.characters += sum(map(len, documents))
+        counted.words += sum(len(text.split()) for text in documents)
+        starts = _starts(lengths)
+        for place in range(-counted.documents % CHECKED, len(documents), CHECKED):
+            text, ids = documents[place], flat[starts[place] : starts[place] + lengths[place]].tolist()
             decoded = self.tokenizer.decode(ids, skip_special_tokens=False)
             counted.checked += 1
             # Most text is in normal form already, and normalising is the slower comparison.
             counted.round_trips += decoded == text or decoded.strip() == normalised(self.tokenizer, text)
+        counted.documents += len(documents)
 
 
 @lru_cache(maxsize=2)
@@ -190,9 +235,38 @@ def splits_at_spaces(folder: Path) -> bool:
     return split.get("type") == "BertPreTokenizer"
 
 
-def cut(ids: list[int], *, room: int) -> tuple[list[list[int]], int]:
-    """(consecutive pieces of at most `room` ids, ids of a last piece that was dropped as too short)."""
-    pieces = [ids[start : start + room] for start in range(0, len(ids), room)]
-    if len(pieces) > 1 and len(pieces[-1]) < SHORTEST_REST:
-        return pieces[:-1], len(pieces[-1])
-    return pieces, 0
+def cut(lengths: np.ndarray, *, room: int, starts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cut documents into consecutive pieces of at most `room` tokens, but drop last pieces that are too short.
+
+    Args:
+        lengths: int64 [D], tokens of each document.
+        room: most tokens of a piece.
+        starts: int64 [D], where each begins; one after the other when absent.
+
+    Returns:
+        (first token of each piece, tokens of each piece, tokens that were dropped).
+    """
+    starts = _starts(lengths) if starts is None else starts
+    pieces = -(-lengths // room)
+    document = np.repeat(np.arange(len(lengths)), pieces)
+    number = np.arange(len(document)) - np.repeat(_starts(pieces), pieces)
+    length = np.minimum(lengths[document] - number * room, room)
+    kept = (number == 0) | (length >= SHORTEST_REST)
+    return (starts[document] + number * room)[kept], length[kept], int(length[~kept].sum())
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Where each of several pieces that stand one after the other begins."""
+    return np.cumsum(lengths) - lengths
+
+
+def _spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, ... start + length - 1 of each piece."""
+    return np.arange(int(lengths.sum())) + np.repeat(starts - _starts(lengths), lengths)
+
+
+def _sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sum of the values of each piece, int64."""
+    before = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    starts = _starts(lengths)
+    return before[starts + lengths] - before[starts]

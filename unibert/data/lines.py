@@ -84,9 +84,10 @@ def json_line(row: dict[str, Any]) -> bytes:
 
 def write_json(path: Path, content: Any) -> None:
     """Write one JSON document atomically, readable by people."""
-    with atomic(path) as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.write("\n")
+    with atomic(path, binary=True) as file:
+        file.write(
+            orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
+        )
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:

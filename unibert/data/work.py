@@ -7,6 +7,7 @@ after any kill, and one that was cut off does what is left. Who does the tasks i
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+
+import orjson
 
 from unibert.data.claims import Claims
 from unibert.data.lines import finished, say, write_json
@@ -217,12 +220,25 @@ def _recorded(folder: Path, task: Task) -> dict[str, Any] | None:
 def _do(function: Callable[[Any], Done], folder: Path, task: Task) -> dict[str, Any]:
     """Do one task and record it."""
     _record(folder, task).unlink(missing_ok=True)
-    done = function(task.argument)
+    with _without_collector():
+        done = function(task.argument)
     files = {os.path.relpath(path, folder): path.stat().st_size for path in done.files}
     # Through JSON, so that a first run and a restart see the same types.
-    result = json.loads(json.dumps(done.result))
+    result = orjson.loads(orjson.dumps(done.result, option=orjson.OPT_NON_STR_KEYS))
     write_json(_record(folder, task), {"settings": task.settings, "files": files, "result": result})
     return result
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """No search for cycles meanwhile: a task holds many small objects and makes none, and the search took a fifth."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass
