@@ -193,10 +193,10 @@ def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict
         for number, piece in enumerate(paragraphs(document.text)):
             counts[document.language] += 1
             yield {
-                "id": _SURROGATES.sub("\ufffd", f"{name}:{document.language}:{document.id}"),
+                "id": _encodable(f"{name}:{document.language}:{document.id}"),
                 "line": number,
                 "language": document.language,
-                "title": _SURROGATES.sub("\ufffd", document.title),
+                "title": _encodable(document.title),
                 "text": piece,
                 "source": name,
                 "licence": document.licence,
@@ -206,10 +206,15 @@ def _rows(reading: Reading, skips: Skips, counts: Counter[str]) -> Iterator[dict
             say(f"  {reading.key}: {counts.total()} rows so far")
 
 
+def _encodable(text: str) -> str:
+    """The text with every lone surrogate replaced."""
+    return text if text.isprintable() else _SURROGATES.sub("\ufffd", text)
+
+
 def paragraphs(document: str) -> Iterator[str]:
     """The lines of a document in NFC; one longer than MAXIMUM_CHARACTERS in pieces that end with a sentence or word."""
-    for line in _SURROGATES.sub("\ufffd", document).splitlines():
-        line = " ".join(unicodedata.normalize("NFC", line).split())
+    for line in document.splitlines():
+        line = " ".join(unicodedata.normalize("NFC", _encodable(line)).split())
         if len(line) <= MAXIMUM_CHARACTERS:
             if line:
                 yield line

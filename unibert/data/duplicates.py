@@ -126,7 +126,7 @@ def _exact(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
 
 
 def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
-    """Verdicts on rows that are like an earlier one, some bands at once: no two bands share values."""
+    """Verdicts on rows that are like an earlier one, some bands at once."""
     near = np.zeros(0, dtype=np.uint64)
     for bands in _bands_at_once(units, each):
         values, rows = [], []
@@ -134,7 +134,7 @@ def _near(units: Sequence[Unit], each: Range) -> Iterator[np.ndarray]:
             place = unit.slices[each.language]
             column = unit.array("bands")[band, place.first : place.stop]
             here = each.of(column)
-            values.append(np.array(column[here]))
+            values.append(column[here] | np.uint64(band) << np.uint64(32))
             rows.append(_number(unit, unit.array("band_rows")[band, place.first : place.stop][here]))
         value, row = _different(units, *_shared(np.concatenate(values), np.concatenate(rows)))
         earlier, later = row[candidates(value)].T

@@ -26,6 +26,7 @@ FILE_BYTES = 16 * 2**20
 """Of a file of text that one task reads: what a process holds at once is a small multiple of it."""
 
 _NOT_TEXT = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
+_ASCII_NOT_TEXT = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
 
 def say(text: str) -> None:
@@ -35,6 +36,8 @@ def say(text: str) -> None:
 
 def text_key(text: str) -> str:
     """The form in which two texts count as equal: NFKC, case folded, without spaces, punctuation and symbols."""
+    if text.isascii():
+        return text.lower().encode().translate(None, _ASCII_NOT_TEXT).decode()
     return _NOT_TEXT.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 

@@ -61,7 +61,7 @@ class Crew:
 
     def run(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> Iterator[tuple[Task, dict]]:
         """(task, result) of each task, as they end. The first error ends it all, after the tasks under way."""
-        if self.executor is None:
+        if self.executor is None or len(tasks) == 1:  # one task is done sooner than a worker begins
             for task in tasks:
                 yield task, function(task)
             return

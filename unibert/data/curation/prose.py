@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import regex
 
 from unibert.data.curation import scripts
@@ -20,6 +22,7 @@ MINIMUM_OWN_SCRIPT = 0.5
 
 _LETTERS = regex.compile(r"\p{L}")
 _NOT_PROSE = regex.compile(r"[^\p{L}\p{M} ]")
+_ASCII_PROSE = (string.ascii_letters + " ").encode()
 
 
 def reason_to_drop(text: str, language: str) -> str | None:
@@ -37,10 +40,17 @@ def reason_to_drop(text: str, language: str) -> str | None:
         return "broken"
     if scripts.has_words(language) and text.count(" ") < MINIMUM_WORDS - 1:
         return "words"
-    prose = 1 - len(_NOT_PROSE.findall(text)) / len(text)
+    prose = 1 - _not_prose(text) / len(text)
     if prose < (MINIMUM_LETTERS_DENSE if scripts.is_dense(language) else MINIMUM_LETTERS):
         return "letters"
     others = len(scripts.foreign_letters(language).findall(text))
     if others and others > (1 - MINIMUM_OWN_SCRIPT) * len(_LETTERS.findall(text)):
         return "script"
     return None
+
+
+def _not_prose(text: str) -> int:
+    """Characters that are no letter, mark or space."""
+    if text.isascii():
+        return len(text.encode().translate(None, _ASCII_PROSE))
+    return len(_NOT_PROSE.findall(text))

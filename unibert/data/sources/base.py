@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import regex
 
@@ -50,8 +50,7 @@ class Source:
     rows: Callable[[Sequence[Path]], Iterator[Row]]
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """One document of a corpus. `id` is its own within source and language; paragraphs are lines of `text`."""
 
     language: str

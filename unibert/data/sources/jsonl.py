@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
+
+import orjson
 
 from unibert.data.sources import files, records
 from unibert.data.sources.base import Document, Part, Skips
@@ -18,10 +21,7 @@ def documents(table: Jsonl, part: Part, skips: Skips) -> Iterator[Document]:
     for number, line in files.lines(path, skips):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
+        record = _parsed(line)
         if not isinstance(record, dict):
             skips.add("line that is no JSON object", f"{path}:{number}")
             continue
@@ -32,3 +32,15 @@ def documents(table: Jsonl, part: Part, skips: Skips) -> Iterator[Document]:
             skips.add("line without a field", f"{path}:{number}")
         elif found := records.document(table, part, record, place=f"{part.name}:{number}", skips=skips):
             yield found
+
+
+def _parsed(line: str) -> Any:
+    """The value of a line; None when it is no JSON. What orjson is too strict for (NaN, lone surrogates) json takes."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
