@@ -36,13 +36,14 @@ from unibert.data.shards import ShardSet
 from unibert.measure import FILES, forget_memory, throwaway_trainer
 from unibert.models.encoder import build_student
 from unibert.models.precision import bf16_is_faster
+from unibert.objective_tables import LanguageConfusion, LanguageGuess, MaskedLM, Objectives
 from unibert.observe.meter import peak_memory_bytes
 from unibert.plan import accumulation_steps
 from unibert.runtime import checkpoint, dist, dsconfig
 from unibert.runtime.checkpoint import Saver
 from unibert.runtime.dist import Ranks
 from unibert.runtime.optimizers import build
-from unibert.schema import Discriminator, LanguageConfusion, LanguageGuess, MaskedLM, Objectives, Save
+from unibert.schema import Discriminator, Save
 from unibert.trainer import Trainer
 
 WORLD = 2

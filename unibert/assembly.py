@@ -24,9 +24,11 @@ from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
 from unibert.errors import CheckpointError, ConfigError, MachineError
 from unibert.models.discriminator import build_discriminator
-from unibert.models.encoder import Encoder, build_student
+from unibert.models.encoder import Encoder, build_student, student_config
+from unibert.models.heads import seeded
 from unibert.models.precision import bf16_is_faster
-from unibert.models.teacher import ResidentTeacher, load_teacher
+from unibert.models.teacher import ResidentTeacher, load_teacher, teacher_sizes
+from unibert.models.wanted import Sizes, Wanted
 from unibert.objectives import Needs, Objective
 from unibert.observe.locks import stale_locks
 from unibert.plan import accumulation_steps, make_plan
@@ -94,10 +96,15 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     if ranks.is_first:
         _write_facts(recipe, ranks=ranks, plan=plan.to_json())
     device = dist.device()
-    active = objectives.build(recipe)
+    setting = objectives.Setting(recipe, Sizes.of(student_config(recipe)), teacher_sizes(recipe))
+    active = objectives.build(setting)
     needs = reduce(Needs.__or__, (objective.needs for objective in active))
-    teacher = load_teacher(recipe, device=device) if needs.teacher else None
+    teacher = load_teacher(recipe, device=device) if needs.of_teacher is not None else None
     student = build_student(recipe)
+    for objective in active:
+        with seeded(recipe.train.seed, purpose=f"objective {objective.name}"):
+            if (module := objective.module()) is not None:
+                student.beside[objective.name] = module
     _check_fit(student, teacher, shards=shards, needs=needs)
     if first is None and recipe.save.export and ranks.is_first:
         _export_untrained(student, recipe)
@@ -183,20 +190,15 @@ def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: Sha
         )
     if teacher is None:
         return
-    if missing := needs.teacher - teacher.gives:
+    if missing := (needs.of_teacher or Wanted()) - teacher.gives:
         raise ConfigError(
-            f"the objectives want {', '.join(sorted(missing))} of a teacher that cannot give it: a teacher without "
-            "masked-LM head needs one fitted first (unibert train demo_teacher), or turn distill_logits off"
+            f"the objectives want {missing} of a teacher that cannot give them: a teacher without masked-LM head needs "
+            "one fitted first (unibert train demo_teacher), or turn those objectives off"
         )
     if teacher.encoder.vocabulary_size != student.vocabulary_size:
         raise ConfigError(
             f"teacher.path has {teacher.encoder.vocabulary_size} pieces and the student {student.vocabulary_size}: "
             "both must have the recipe's tokenizer"
-        )
-    if "last_hidden" in needs.teacher and teacher.encoder.hidden_size != student.hidden_size:
-        raise ConfigError(
-            f"distill_hidden compares widths {teacher.encoder.hidden_size} and {student.hidden_size}: set "
-            f"student.hidden_size = {teacher.encoder.hidden_size}, or turn it off"
         )
 
 

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 
 from unibert.data_tables import SharePhase
 from unibert.errors import ConfigError
+from unibert.objective_tables import Objectives, Ramp
 from unibert.parallel_tables import Alignment
-from unibert.schema import Masking, Objectives, Ramp, Recipe, Rung, Table
+from unibert.schema import Masking, Recipe, Rung, Table
 from unibert.source_tables import Corpus, Demo
 
 __all__ = [

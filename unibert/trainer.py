@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ from unibert.config import Recipe
 from unibert.data.batches import Batch
 from unibert.errors import NumericsError, Stopped, UnibertError
 from unibert.export import export_run
+from unibert.models.encoder import EncoderOutput, encode
+from unibert.models.wanted import Wanted
 from unibert.nonfinite import report_nonfinite
 from unibert.objectives import MicroStep, Objective, Term, Turn
 from unibert.observe import flops
@@ -213,15 +216,18 @@ class Trainer:
     def forward(self, batch: Batch) -> MicroStep:
         """Student and teacher compute what the objectives need, once."""
         run, needs = self.run, self.run.needs
-        teacher = None
+        at = MicroStep(batch, feature=self.recipe.discriminator.feature if self.recipe.discriminator else "cls")
         if run.teacher is not None:
             with self.meter.teaching():
-                teacher = run.teacher.forward(batch, masked_logits="masked_logits" in needs.teacher)
-        targets = batch.target_positions if "masked_logits" in needs.student else None
-        student = run.players["student"].engine(batch.input_ids, batch.position_ids, batch.attention_mask(), targets)
-        feature = self.recipe.discriminator.feature if self.recipe.discriminator else "cls"
+                at.teacher = _read(run.teacher.forward, batch, needs.teacher)
+                at.teacher_unmasked = _read(run.teacher.forward, batch, needs.teacher_unmasked, unmasked=True)
+        engine: Any = run.players["student"].engine
+        student = partial(encode, engine)
+        at.student = _read(student, batch, needs.student)
+        at.student_unmasked = _read(student, batch, needs.student_unmasked, unmasked=True)
+        at.beside = engine.module.beside
         self.meter.count(tokens=batch.tokens, places=batch.input_ids.numel(), samples=batch.documents)
-        return MicroStep(batch, student, teacher, feature)
+        return at
 
     def loss(
         self,
@@ -355,11 +361,18 @@ def _flops_per_token(run: Run) -> float:
     return flops.training_flops_per_token(
         flops.Dimensions.of(student.hf.config),
         row_tokens=run.recipe.data.max_sequence_tokens,
-        target_fraction=masking if "masked_logits" in run.needs.student else 0.0,
+        target_fraction=masking if run.needs.student and run.needs.student.masked_logits else 0.0,
         trainable=run.recipe.student.trainable,
         teacher=flops.Dimensions.of(teacher.encoder.hf.config) if teacher else None,
-        teacher_head="masked_logits" in run.needs.teacher,
+        teacher_head=bool(run.needs.teacher and run.needs.teacher.masked_logits),
     )
+
+
+def _read(
+    model: Callable[[Batch, Wanted], EncoderOutput], batch: Batch, wanted: Wanted | None, *, unmasked: bool = False
+) -> EncoderOutput | None:
+    """What a model says of a batch, when anything is wanted of it."""
+    return None if wanted is None else model(batch.unmasked if unmasked else batch, wanted)
 
 
 def sum_by_language(per_target_M: Tensor, batch: Batch, *, languages: int) -> tuple[Tensor, Tensor]:

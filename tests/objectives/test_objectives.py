@@ -6,10 +6,15 @@ import torch
 
 from unibert.data.batches import Batch
 from unibert.models.encoder import EncoderOutput
-from unibert.objectives import OBJECTIVES, MicroStep, Turn
-from unibert.schema import DistillHidden, DistillLogits, LanguageConfusion, LanguageGuess, MaskedLM
+from unibert.models.wanted import Sizes
+from unibert.objective_tables import DistillHidden, DistillLogits, LanguageConfusion, LanguageGuess, MaskedLM
+from unibert.objectives import OBJECTIVES, MicroStep, Setting, Turn
+from unibert.schema import Recipe, Student
 
 HIDDEN, VOCABULARY, LANGUAGES = 6, 11, 3
+RECIPE = Recipe(
+    name="small", languages=("en", "de", "ru"), student=Student(start="random"), objectives={"masked_lm": {}}
+)
 
 
 def make_batch(*, lengths=((3, 2), (4,)), width=6, languages=(0, 2, 1), targets=(1, 4, 7)) -> Batch:
@@ -46,7 +51,14 @@ def make_step(batch: Batch, *, seed=0, feature="mean") -> MicroStep:
         return EncoderOutput(hidden.requires_grad_(), logits.requires_grad_())
 
     weight = torch.randn(HIDDEN, LANGUAGES, generator=generator)
-    return MicroStep(batch, output(), output(), feature, lambda features: features @ weight)
+    return MicroStep(
+        batch, student=output(), teacher=output(), feature=feature, discriminate=lambda features: features @ weight
+    )
+
+
+def make_objective(name, table):
+    sizes = Sizes(layers=2, hidden=HIDDEN, heads=2, vocabulary=VOCABULARY)
+    return OBJECTIVES[name](table, Setting(RECIPE, student=sizes, teacher=sizes))
 
 
 def seen_by(objective, at: MicroStep) -> MicroStep | Turn:
@@ -136,7 +148,7 @@ def test_every_objective_is_covered():
 @pytest.mark.parametrize(("name", "table", "twin"), CASES)
 def test_value_equals_its_numpy_twin(name, table, twin, shape, feature):
     at = make_step(make_batch(**BATCHES[shape]), feature=feature)
-    objective = OBJECTIVES[name](table)
+    objective = make_objective(name, table)
     total = objective.term(seen_by(objective, at)).total
     assert total.item() == pytest.approx(twin(at, table), rel=1e-5, abs=1e-5)
 
@@ -144,9 +156,9 @@ def test_value_equals_its_numpy_twin(name, table, twin, shape, feature):
 @pytest.mark.parametrize(("name", "table", "twin"), CASES)
 def test_gradient_equals_finite_differences_of_the_twin(name, table, twin):
     at = make_step(make_batch())
-    objective = OBJECTIVES[name](table)
+    objective = make_objective(name, table)
     objective.term(at).total.backward() if objective.player == "student" else None
-    tensor = at.student.masked_logits if "masked_logits" in objective.needs.student else at.student.last_hidden
+    tensor = at.student.masked_logits if objective.needs.student.masked_logits else at.student.last_hidden
     assert tensor is not None
     if objective.player != "student":
         total = objective.term(seen_by(objective, at)).total
@@ -167,7 +179,7 @@ def test_gradient_equals_finite_differences_of_the_twin(name, table, twin):
 def test_two_halves_add_up_to_the_whole(name, table, twin):
     """Documents of row 0 and of row 1 alone give the same sum and count as both together."""
     whole = make_step(make_batch())
-    objective = OBJECTIVES[name](table)
+    objective = make_objective(name, table)
     parts = []
     for row, targets in ((0, (1, 4)), (1, (7 - 6,))):
         lengths = (((3, 2),), ((4,),))[row]
@@ -178,7 +190,9 @@ def test_two_halves_add_up_to_the_whole(name, table, twin):
         def cut(out, row=row, chosen=chosen):
             return EncoderOutput(out.last_hidden[row : row + 1], out.masked_logits[chosen])
 
-        parts.append(MicroStep(batch, cut(whole.student), cut(whole.teacher), "mean", whole.discriminate))
+        at = MicroStep(batch, student=cut(whole.student), teacher=cut(whole.teacher), feature="mean")
+        at.discriminate = whole.discriminate
+        parts.append(at)
     assert sum(objective.term(part).total.item() for part in parts) == pytest.approx(
         objective.term(whole).total.item(), rel=1e-5
     )

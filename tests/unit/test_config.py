@@ -2,7 +2,7 @@ import pytest
 
 from unibert.config import field_help, load_recipe, to_toml
 from unibert.errors import ConfigError
-from unibert.schema import Ramp
+from unibert.objective_tables import Ramp
 
 MINIMAL = 'name = "x"\nlanguages = ["en", "no"]\n[student]\nstart = "random"\n[objectives.masked_lm]\n'
 

@@ -12,7 +12,8 @@ from unibert.data.sources.base import Row, Source
 from unibert.data.sources.packages import PackageMissing
 from unibert.errors import ConfigError, DataError
 from unibert.languages import LANGUAGES
-from unibert.schema import Data, MaskedLM, Objectives, Recipe, Student
+from unibert.objective_tables import MaskedLM, Objectives
+from unibert.schema import Data, Recipe, Student
 
 CODES = tuple(LANGUAGES)[:60]
 

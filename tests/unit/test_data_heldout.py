@@ -9,7 +9,8 @@ import pytest
 from unibert.data import cleaning, dedup, parallel
 from unibert.data.lines import document_of, file_facts, read_json, read_rows, text_key, write_json, write_row_files
 from unibert.errors import DataError
-from unibert.schema import Data, MaskedLM, Objectives, Recipe, Student
+from unibert.objective_tables import MaskedLM, Objectives
+from unibert.schema import Data, Recipe, Student
 
 ALPHABETS = {
     "en": "abcdefghijklmnopqrstuvwxyz",

@@ -11,6 +11,7 @@ from unibert.config import load_recipe
 from unibert.errors import ConfigError, DataError
 from unibert.models.encoder import Encoder, build_student, freeze, keep_layers, load_encoder, student_config
 from unibert.models.folders import newest_export
+from unibert.models.wanted import Wanted
 
 PAD = 1
 
@@ -203,3 +204,20 @@ def test_the_newest_export_of_a_run_is_found(tmp_path):
     assert newest_export(tmp_path) == newest == newest_export(newest)
     with pytest.raises(DataError, match="nowhere"):
         newest_export(tmp_path / "nowhere")
+
+
+def test_hidden_states_and_attention_of_the_layers_that_are_wanted():
+    encoder = tiny().eval()
+    ids, places, owner = packed()
+    wanted = Wanted(hidden=frozenset({0, 1}), attention=frozenset({1, 2}))
+    out = encoder(ids, places, mask_of(owner), wanted=wanted)
+    assert out.masked_logits is None and set(out.hidden) == {0, 1} and set(out.attention) == {1, 2}
+    torch.testing.assert_close(out.states(2, layers=2), out.last_hidden, rtol=0, atol=0)
+    layer = encoder.hf.base_model.encoder.layer[1].attention.self
+    heads = encoder.hf.config.num_attention_heads
+    for name, found in zip(("query", "key", "value"), out.attention[2], strict=True):
+        expected = getattr(layer, name)(out.hidden[1])
+        expected = expected.unflatten(-1, (heads, -1)).transpose(1, 2)
+        torch.testing.assert_close(found, expected)
+    plain = encoder(ids, places, mask_of(owner))
+    assert torch.equal(plain.last_hidden, out.last_hidden) and not plain.attention and not plain.hidden

@@ -1,5 +1,6 @@
 """The teacher is frozen, in eval mode, and its answers are constants."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
 from unibert.models.encoder import build_student
-from unibert.models.teacher import ResidentTeacher, load_teacher
+from unibert.models.teacher import ResidentTeacher, load_teacher, teacher_sizes
+from unibert.models.wanted import Wanted
 
 CPU = torch.device("cpu")
 
@@ -36,7 +38,7 @@ def test_it_answers_as_a_constant_and_without_dropout(recipe_file, batch):
     recipe = load_recipe(recipe_file, ["--student.dropout", "0.5", "--student.attention_dropout", "0.5"])
     student = build_student(recipe)  # in train mode, with dropout, and it would change from call to call
     teacher = ResidentTeacher(student)
-    first, second = teacher.forward(batch), teacher.forward(batch)
+    first, second = (teacher.forward(batch, Wanted(masked_logits=True)) for _ in range(2))
     assert torch.equal(first.last_hidden, second.last_hidden) and torch.equal(first.masked_logits, second.masked_logits)
     assert not first.last_hidden.requires_grad and not any(p.requires_grad for p in teacher.encoder.parameters())
     # plain tensors, which autograd may keep: not of inference mode
@@ -48,14 +50,19 @@ def test_it_answers_as_a_constant_and_without_dropout(recipe_file, batch):
 def test_it_says_what_it_can_give(recipe_file, batch, tmp_path):
     recipe = load_recipe(recipe_file)
     teacher = load_teacher(recipe, device=CPU)
-    assert teacher.gives == {"last_hidden", "masked_logits"}
-    out = teacher.forward(batch)
+    layers = teacher.encoder.num_layers
+    assert teacher.gives == Wanted(True, True, frozenset(range(layers)), frozenset(range(1, layers + 1)))
+    assert teacher_sizes(recipe) == teacher.encoder.sizes
+    out = teacher.forward(batch, teacher.gives)
     assert out.last_hidden.shape == (*batch.input_ids.shape, 32) and out.last_hidden.dtype == torch.float32
     assert out.masked_logits.shape == (batch.targets, teacher.encoder.vocabulary_size)
-    assert teacher.forward(batch, masked_logits=False).masked_logits is None
+    assert set(out.hidden) == set(range(layers)) and set(out.attention) == set(range(1, layers + 1))
+    torch.testing.assert_close(out.token_logits[0], teacher.encoder.logits(out.last_hidden[0, :1])[0])
+    assert teacher.forward(batch, Wanted()).masked_logits is None
     teacher.encoder.hf.bert.save_pretrained(tmp_path / "body")
     headless = load_teacher(load_recipe(recipe_file, ["--teacher.path", str(tmp_path / "body")]), device=CPU)
-    assert headless.gives == {"last_hidden"} and headless.forward(batch).masked_logits is None
+    assert headless.gives == replace(teacher.gives, masked_logits=False, token_logits=False)
+    assert headless.forward(batch, Wanted()).masked_logits is None
 
 
 def test_it_computes_in_the_precision_asked_for(recipe_file, batch):

@@ -8,10 +8,10 @@ import pytest
 from tests.unit.small_data import recipe
 from unibert.config import load_recipe
 from unibert.errors import ConfigError, MachineError
+from unibert.objective_tables import Ramp
 from unibert.runtime import dist, schedules
 from unibert.runtime.dist import Ranks, ranks_from_environment
 from unibert.runtime.stop import StopFlag
-from unibert.schema import Ramp
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,9 +61,21 @@ class Batch:
         """
         return self.document[:, None, :, None] == self.document[:, None, None, :]
 
+    @cached_property
+    def token_positions(self) -> Tensor:
+        """int64 [N]: places that are no padding, as indices into the flattened R*S."""
+        return (self.document.flatten() >= 0).nonzero().squeeze(1)
+
+    @cached_property
+    def unmasked(self) -> Batch:
+        """The same text as it was before masking; the targets are still named."""
+        input_ids = self.input_ids.clone()
+        input_ids.view(-1)[self.target_positions] = self.target_ids
+        return replace(self, input_ids=input_ids)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.type == "Tensor"}
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
     @property

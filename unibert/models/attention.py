@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -11,6 +13,32 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from kernels.attention import packed_attention
 
 NAME = "unibert"
+
+
+class Attended(NamedTuple):
+    """What an attention works with."""
+
+    query: Tensor
+    """[R, N, S, D]"""
+    key: Tensor
+    value: Tensor
+
+
+_kept: dict[int, Attended] | None = None
+_wanted: frozenset[int] = frozenset()
+
+
+@contextmanager
+def recorded(layers: frozenset[int]) -> Iterator[dict[int, Attended]]:
+    """Keeps query, key and value of these layers (from 1) of the forward inside, with gradient where there is one."""
+    global _kept, _wanted
+    before = _kept, _wanted
+    found: dict[int, Attended] = {}
+    _kept, _wanted = found, layers
+    try:
+        yield found
+    finally:
+        _kept, _wanted = before
 
 
 def _forward(
@@ -23,6 +51,10 @@ def _forward(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
+    layer = getattr(module, "layer_idx", None)
+    # Not again when a checkpointed layer is computed anew in the backward pass, which is outside of `recorded`.
+    if _kept is not None and layer is not None and layer + 1 in _wanted:
+        _kept[layer + 1] = Attended(query, key, value)
     out_RNSD = packed_attention(query, key, value, mask=attention_mask, dropout=dropout, scale=scaling)
     return out_RNSD.transpose(1, 2).contiguous(), None
 

@@ -6,8 +6,9 @@ Legend of shapes: R rows, S width of a row, T = R*S, H hidden size, M masked tar
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +20,10 @@ from unibert.errors import ConfigError, DataError
 from unibert.models import attention
 from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
+from unibert.models.wanted import Sizes, Wanted
+
+if TYPE_CHECKING:
+    from unibert.data.batches import Batch
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,17 @@ class EncoderOutput(NamedTuple):
     last_hidden: Tensor
     """[R, S, H] last hidden states; padding holds finite values without meaning."""
     masked_logits: Tensor | None = None
-    """[M, V] logits at the target positions, in their order; None when no positions were given."""
+    """[M, V] logits at the target positions, in their order; None when they were not wanted."""
+    token_logits: Tensor | None = None
+    """[N, V] logits at every token that is no padding, in the order of the rows; None when they were not wanted."""
+    hidden: dict[int, Tensor] = {}  # noqa: RUF012  # a NamedTuple has no factories; nobody adds to it
+    """[R, S, H] hidden states of the layers that were wanted."""
+    attention: dict[int, attention.Attended] = {}  # noqa: RUF012
+    """Query, key and value [R, N, S, D] of the layers that were wanted."""
+
+    def states(self, layer: int, *, layers: int) -> Tensor:
+        """[R, S, H] of a layer, of `layers` in all: 0 is what the embeddings give, the last one the last state."""
+        return self.last_hidden if layer == layers else self.hidden[layer]
 
 
 class Encoder(nn.Module):
@@ -48,6 +63,8 @@ class Encoder(nn.Module):
         super().__init__()
         hf.set_attn_implementation(attention.NAME)
         self.hf: Any = hf  # a PreTrainedModel, whose parts type checkers do not know
+        self.beside = nn.ModuleDict()
+        """What objectives learn beside the encoder, by their names: moved and saved with it, never exported."""
 
     def forward(
         self,
@@ -55,6 +72,8 @@ class Encoder(nn.Module):
         position_ids: Tensor,
         attention_mask: Tensor,
         target_positions: Tensor | None = None,
+        wanted: Wanted | None = None,
+        token_positions: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode packed rows.
 
@@ -63,19 +82,38 @@ class Encoder(nn.Module):
             position_ids: int64 [R, S], starting again at 0 in each document.
             attention_mask: bool [R, 1, S, S], true where a token may look.
             target_positions: int64 [M], indices into the flattened R*S; the head runs on these alone.
+            wanted: what to give besides the last hidden state; when absent the masked logits, if there are targets.
+            token_positions: int64 [N], indices of all tokens; needed for wanted.token_logits alone.
         """
+        wanted = wanted or Wanted(masked_logits=target_positions is not None)
         # A softmax over nothing is NaN: every token, padding too, sees at least itself.
         itself = torch.eye(input_ids.shape[1], dtype=torch.bool, device=attention_mask.device)
         body = self.hf.base_model
         moves = any(parameter.requires_grad for parameter in body.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and moves):
-            hidden_RSH = body(
-                input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask | itself
-            ).last_hidden_state
-        if target_positions is None:
-            return EncoderOutput(hidden_RSH)
-        hidden_MH = hidden_RSH.flatten(0, 1).index_select(0, target_positions)
-        return EncoderOutput(hidden_RSH, masked_lm_head(self.hf)(hidden_MH))
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() and moves),
+            attention.recorded(wanted.attention) as attended,
+        ):
+            out = body(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=attention_mask | itself,
+                output_hidden_states=bool(wanted.hidden),
+            )
+        hidden_TH = out.last_hidden_state.flatten(0, 1)
+        masked_MV = token_NV = None
+        if wanted.masked_logits:
+            assert target_positions is not None
+            masked_MV = self.logits(hidden_TH.index_select(0, target_positions))
+        if wanted.token_logits:
+            assert token_positions is not None
+            token_NV = self.logits(hidden_TH.index_select(0, token_positions))
+        states = {layer: out.hidden_states[layer] for layer in wanted.hidden}
+        return EncoderOutput(out.last_hidden_state, masked_MV, token_NV, states, attended)
+
+    def logits(self, hidden_MH: Tensor) -> Tensor:
+        """[M, V] of hidden states [M, H], by the masked-LM head."""
+        return masked_lm_head(self.hf)(hidden_MH)
 
     @property
     def hidden_size(self) -> int:
@@ -91,6 +129,23 @@ class Encoder(nn.Module):
     def num_layers(self) -> int:
         """Transformer layers."""
         return self.hf.config.num_hidden_layers
+
+    @property
+    def sizes(self) -> Sizes:
+        """Its shape."""
+        return Sizes.of(self.hf.config)
+
+
+def encode(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wanted) -> EncoderOutput:
+    """What a model (an Encoder, or an engine around one) says of a micro-batch."""
+    return model(
+        batch.input_ids,
+        batch.position_ids,
+        batch.attention_mask(),
+        batch.target_positions if wanted.masked_logits else None,
+        wanted,
+        batch.token_positions if wanted.token_logits else None,
+    )
 
 
 def load_encoder(

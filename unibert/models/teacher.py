@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import AutoConfig
 
 from unibert.config import Recipe
-from unibert.models.encoder import Encoder, EncoderOutput, load_encoder
+from unibert.errors import DataError
+from unibert.models.encoder import Encoder, EncoderOutput, encode, load_encoder
 from unibert.models.folders import newest_export
 from unibert.models.precision import bf16_is_faster
+from unibert.models.wanted import Sizes, Wanted
 
 if TYPE_CHECKING:
     from unibert.data.batches import Batch
@@ -23,25 +27,31 @@ class ResidentTeacher:
 
     def __init__(self, encoder: Encoder, *, has_head: bool = True) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
-        self.gives = frozenset({"last_hidden", "masked_logits"} if has_head else {"last_hidden"})
-        """What of an EncoderOutput this teacher can give."""
+        everything = encoder.sizes.everything
+        self.gives = everything if has_head else replace(everything, masked_logits=False, token_logits=False)
+        """What this teacher can be asked for."""
 
     @torch.no_grad()
-    def forward(self, batch: Batch, *, masked_logits: bool = True) -> EncoderOutput:
+    def forward(self, batch: Batch, wanted: Wanted) -> EncoderOutput:
         """The teacher's answer to a micro-batch on its device, in its own dtype, as constants for autograd.
 
         Args:
             batch: what the student reads too.
-            masked_logits: also run the head at the targets; the costly part when nobody needs it.
+            wanted: what to give, all of it among `gives`.
         """
         assert not self.encoder.training and not any(p.requires_grad for p in self.encoder.parameters())
-        asked = masked_logits and "masked_logits" in self.gives
-        return self.encoder(
-            batch.input_ids,
-            batch.position_ids,
-            batch.attention_mask(),
-            batch.target_positions if asked else None,
-        )
+        return encode(self.encoder, batch, wanted)
+
+
+def teacher_sizes(recipe: Recipe) -> Sizes | None:
+    """The shape of the recipe's teacher, without reading a weight; None when there is none to be read."""
+    table = recipe.teacher
+    if table is None:
+        return None
+    try:
+        return Sizes.of(AutoConfig.from_pretrained(newest_export(table.path or table.trimmed), local_files_only=True))
+    except (DataError, OSError, ValueError, AttributeError):
+        return None  # who needs it says so
 
 
 def load_teacher(recipe: Recipe, *, device: torch.device) -> ResidentTeacher:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from unibert.objectives.base import MicroStep, Needs, Objective, Term, Turn
+from unibert.errors import ConfigError
+from unibert.objectives.base import MicroStep, Needs, Objective, Setting, Term, Turn
 from unibert.objectives.distill_hidden import DistillHidden
 from unibert.objectives.distill_logits import DistillLogits
 from unibert.objectives.language_confusion import LanguageConfusion
 from unibert.objectives.language_guess import LanguageGuess
 from unibert.objectives.masked_lm import MaskedLM
-from unibert.schema import Recipe
 
-__all__ = ["OBJECTIVES", "MicroStep", "Needs", "Objective", "Term", "Turn", "build"]
+__all__ = ["OBJECTIVES", "MicroStep", "Needs", "Objective", "Setting", "Term", "Turn", "build"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "masked_lm": MaskedLM,
@@ -21,6 +21,18 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def build(recipe: Recipe) -> list[Objective]:
-    """The objectives that are on in a recipe, in its order."""
-    return [OBJECTIVES[name](table) for name, table in recipe.objectives.on().items()]
+def build(setting: Setting) -> list[Objective]:
+    """The objectives that are on in a recipe, in its order.
+
+    Raises:
+        ConfigError: one of them cannot be right with these models; all such are named.
+    """
+    made, problems = [], []
+    for name, table in setting.recipe.objectives.on().items():
+        try:
+            made.append(OBJECTIVES[name](table, setting))
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return made

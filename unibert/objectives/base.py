@@ -15,41 +15,68 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unibert.data.batches import Batch
+from unibert.errors import DataError
 from unibert.models.discriminator import sentence_features
 from unibert.models.encoder import EncoderOutput
-from unibert.schema import Ramp, Table
+from unibert.models.wanted import Sizes, Wanted
+from unibert.objective_tables import Ramp
+from unibert.schema import Recipe, Table
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What student and teacher have to compute: any of `last_hidden`, `masked_logits`."""
+    """What the models have to compute, in a forward each: None where they need not read the batch at all."""
 
-    student: frozenset[str] = frozenset()
-    teacher: frozenset[str] = frozenset()
+    student: Wanted | None = None
+    """Of the student's reading of the masked text."""
+    student_unmasked: Wanted | None = None
+    """Of its reading of the text as it was before masking."""
+    teacher: Wanted | None = None
+    """Of the teacher's reading of the masked text."""
+    teacher_unmasked: Wanted | None = None
+    """Of its reading of the text as it was."""
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.student | other.student, self.teacher | other.teacher)
+        return Needs(*(_both(getattr(self, name), getattr(other, name)) for name in vars(self)))
+
+    @property
+    def of_teacher(self) -> Wanted | None:
+        """All that the teacher must be able to give; None where it is not needed."""
+        return _both(self.teacher, self.teacher_unmasked)
+
+
+def _both(a: Wanted | None, b: Wanted | None) -> Wanted | None:
+    return a if b is None else b if a is None else a | b
+
+
+LAST_HIDDEN = Wanted()
+"""The last hidden state and nothing else."""
 
 
 @dataclass
 class MicroStep:
-    """One micro-batch of one rank, and what the models said of it.
+    """One micro-batch of one rank, and what the models said of it; None of what no objective needs.
 
-    `discriminate` is the frozen discriminator [D, H] -> [D, L], through which the student learns.
+    `discriminate` is the frozen discriminator [D, H] -> [D, L], through which the student learns. `beside` has what
+    objectives learn beside the encoder, by their names.
     """
 
     batch: Batch
-    student: EncoderOutput
-    teacher: EncoderOutput | None
-    feature: Literal["cls", "mean"]
+    student: EncoderOutput | None = None
+    teacher: EncoderOutput | None = None
+    feature: Literal["cls", "mean"] = "cls"
     discriminate: Callable[[Tensor], Tensor] | None = None
+    student_unmasked: EncoderOutput | None = None
+    teacher_unmasked: EncoderOutput | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def features_DH(self) -> Tensor:
         """The student's sentence features in fp32, with gradient."""
+        assert self.student is not None
         return sentence_features(self.student.last_hidden, self.batch, kind=self.feature).float()
 
     @property
@@ -105,20 +132,50 @@ class Term:
     per_target: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What an objective is made for. `recipe` is whole and checked."""
+
+    recipe: Recipe
+    student: Sizes
+    teacher: Sizes | None = None
+
+
 class Objective(ABC):
-    """One loss. Its class names the recipe's table, the TensorBoard tag, the player and the needs."""
+    """One loss. Its class names the recipe's table, the TensorBoard tag and the player.
+
+    Args:
+        table: its table in the recipe.
+        setting: the shapes it is made for.
+
+    Raises:
+        ConfigError: it cannot be right with these models; names the keys and the fix.
+    """
 
     name: ClassVar[str]
-    player: ClassVar[str]
-    needs: ClassVar[Needs]
+    player: ClassVar[str] = "student"
+    needs: Needs
+    """Set by the class, or by its __init__ where it depends on the setting."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, setting: Setting) -> None:
         self.table = table
+        self.setting = setting
+
+    @property
+    def teacher_sizes(self) -> Sizes:
+        """The teacher's shape; DataError when its folder could not be read."""
+        if self.setting.teacher is None:
+            raise DataError(f"[objectives.{self.name}] needs the teacher, and there is none to be read yet")
+        return self.setting.teacher
 
     @property
     def weight(self) -> float | Ramp:
         """Weight of the term, constant or over the run."""
         return self.table.weight  # type: ignore[attr-defined]
+
+    def module(self) -> nn.Module | None:
+        """What is learnt beside the encoder: made once a run, with the same weights for a seed; at.beside[name]."""
+        return None
 
     @abstractmethod
     def count(self, batch: Batch) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from unibert.data.batches import Batch
-from unibert.objectives.base import MicroStep, Needs, Objective, Term
-from unibert.schema import DistillHidden as DistillHiddenTable
+from unibert.errors import ConfigError
+from unibert.objective_tables import DistillHidden as DistillHiddenTable
+from unibert.objectives.base import LAST_HIDDEN, MicroStep, Needs, Objective, Setting, Term
 from unibert.schema import Table
 
 
@@ -21,18 +22,23 @@ class DistillHidden(Objective):
     """
 
     name = "distill_hidden"
-    player = "student"
-    needs = Needs(student=frozenset({"last_hidden"}), teacher=frozenset({"last_hidden"}))
+    needs = Needs(student=LAST_HIDDEN, teacher=LAST_HIDDEN)
 
-    def __init__(self, table: Table) -> None:
-        super().__init__(table)
+    def __init__(self, table: Table, setting: Setting) -> None:
+        super().__init__(table, setting)
         assert isinstance(table, DistillHiddenTable)
+        if self.teacher_sizes.hidden != setting.student.hidden:
+            raise ConfigError(
+                f"distill_hidden compares widths {self.teacher_sizes.hidden} and {setting.student.hidden}: set "
+                f"student.hidden_size = {self.teacher_sizes.hidden}, or turn it off"
+            )
         self.skip_targets = table.positions == "unmasked"
 
     def count(self, batch: Batch) -> int:
         return batch.tokens - batch.targets if self.skip_targets else batch.tokens
 
     def term(self, at: MicroStep) -> Term:
+        assert at.student is not None
         assert at.teacher is not None
         chosen_RS = self._positions(at.batch)
         apart_NH = at.student.last_hidden[chosen_RS].float() - at.teacher.last_hidden[chosen_RS].float()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from kernels.distill_kl import distill_kl
 from unibert.data.batches import Batch
-from unibert.objectives.base import MicroStep, Needs, Objective, Term
-from unibert.schema import DistillLogits as DistillLogitsTable
+from unibert.models.wanted import Wanted
+from unibert.objective_tables import DistillLogits as DistillLogitsTable
+from unibert.objectives.base import MicroStep, Needs, Objective, Setting, Term
 from unibert.schema import Table
 
 
@@ -19,11 +20,10 @@ class DistillLogits(Objective):
     """
 
     name = "distill_logits"
-    player = "student"
-    needs = Needs(student=frozenset({"masked_logits"}), teacher=frozenset({"masked_logits"}))
+    needs = Needs(student=Wanted(masked_logits=True), teacher=Wanted(masked_logits=True))
 
-    def __init__(self, table: Table) -> None:
-        super().__init__(table)
+    def __init__(self, table: Table, setting: Setting) -> None:
+        super().__init__(table, setting)
         assert isinstance(table, DistillLogitsTable)
         self.temperature = table.temperature
 
@@ -31,6 +31,7 @@ class DistillLogits(Objective):
         return batch.targets
 
     def term(self, at: MicroStep) -> Term:
+        assert at.student is not None
         assert at.teacher is not None
         student_MV, teacher_MV = at.student.masked_logits, at.teacher.masked_logits
         assert student_MV is not None

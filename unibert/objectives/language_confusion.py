@@ -7,8 +7,8 @@ import math
 import torch.nn.functional as F
 
 from unibert.data.batches import Batch
-from unibert.objectives.base import MicroStep, Needs, Objective, Term
-from unibert.schema import LanguageConfusion as LanguageConfusionTable
+from unibert.objective_tables import LanguageConfusion as LanguageConfusionTable
+from unibert.objectives.base import LAST_HIDDEN, MicroStep, Needs, Objective, Setting, Term
 from unibert.schema import Table
 
 
@@ -23,11 +23,10 @@ class LanguageConfusion(Objective):
     """
 
     name = "language_confusion"
-    player = "student"
-    needs = Needs(student=frozenset({"last_hidden"}))
+    needs = Needs(student=LAST_HIDDEN)
 
-    def __init__(self, table: Table) -> None:
-        super().__init__(table)
+    def __init__(self, table: Table, setting: Setting) -> None:
+        super().__init__(table, setting)
         assert isinstance(table, LanguageConfusionTable)
         self.form = table.form
 

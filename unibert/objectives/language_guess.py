@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from unibert.data.batches import Batch
-from unibert.objectives.base import Needs, Objective, Term, Turn
+from unibert.objectives.base import LAST_HIDDEN, Needs, Objective, Term, Turn
 
 
 class LanguageGuess(Objective):
@@ -19,7 +19,7 @@ class LanguageGuess(Objective):
 
     name = "language_guess"
     player = "discriminator"
-    needs = Needs(student=frozenset({"last_hidden"}))
+    needs = Needs(student=LAST_HIDDEN)
 
     def count(self, batch: Batch) -> int:
         return batch.documents

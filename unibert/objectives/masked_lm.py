@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from unibert.data.batches import Batch
+from unibert.models.wanted import Wanted
 from unibert.objectives.base import MicroStep, Needs, Objective, Term
 
 
@@ -17,13 +18,13 @@ class MaskedLM(Objective):
     """
 
     name = "masked_lm"
-    player = "student"
-    needs = Needs(student=frozenset({"masked_logits"}))
+    needs = Needs(student=Wanted(masked_logits=True))
 
     def count(self, batch: Batch) -> int:
         return batch.targets
 
     def term(self, at: MicroStep) -> Term:
+        assert at.student is not None
         assert at.student.masked_logits is not None
         losses_M = F.cross_entropy(at.student.masked_logits.float(), at.batch.target_ids, reduction="none")
         return Term(total=losses_M.sum(), per_target=losses_M.detach())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from unibert.objective_tables import Ramp
 from unibert.plan import rate_factor
-from unibert.schema import Ramp, Recipe
+from unibert.schema import Recipe
 
 
 def learning_rate(step: int, *, recipe: Recipe) -> float:
