@@ -6,8 +6,8 @@
     [--workers 2] [--save]
 
 FOLDER is a data folder of demo_full: `stages` begins it (downloads that are there are used), the others take its raw
-rows and its tokenizer. Seconds are of the wall; characters are those of the raw text; memory is the sum of the PSS of
-all processes, sampled. Both sides of `peer` read the same JSON Lines, clean each line by the same rules, drop exact
+rows and its tokenizer. Seconds are of the wall; characters are those of the raw text; memory is
+what all processes own, without mapped files, sampled. Both sides of `peer` read the same JSON Lines, clean each line by the same rules, drop exact
 duplicates and tokenize with the same tokenizer, on as many processes; ours also identifies languages, finds near
 duplicates, holds lines out and counts.
 """
@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,16 +67,18 @@ def measured(command: list[str], *, environment: dict[str, str] | None = None) -
 
 
 def _memory(pid: int) -> float:
+    """Bytes that a process and its children own: mapped files, which the system may drop at any time, left out."""
     total = 0.0
     try:
-        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        tree = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.Error:
         return total
     for process in tree:
         try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        except OSError:  # it has ended
             continue
+        total += sum(int(kib) * 2**10 for kib in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.MULTILINE))
     return total
 
 
@@ -87,7 +90,7 @@ def unibert(stage: str, recipe: str, folder: Path, options: argparse.Namespace, 
 
 def stages(options: argparse.Namespace) -> list[list[Any]]:
     """Each stage of demo_full."""
-    found = []
+    found, there = [], (options.folder / "downloads").is_dir()
     for stage in STAGES:
         cost = unibert(stage, "demo_full", options.folder, options)
         characters = _raw_characters(options.folder)
@@ -99,10 +102,11 @@ def stages(options: argparse.Namespace) -> list[list[Any]]:
         shape = f"{characters / 1e6:.0f}M raw characters, 107 languages, {options.workers} processes"
         note(options, f"data {stage}", "", shape, "M raw characters / CPU s (higher is better)", speed, "")
     whole = sum(cost.seconds for _, cost in found)
+    began = "downloads there" if there else "with its downloads"
     peak = max(cost.peak_gib for _, cost in found)
     print(f"all: {whole / 60:.1f} minutes, {peak:.2f} GiB at most")
-    note(options, "data path, downloads there", "", shape, "minutes (lower is better)", whole / 60, "")
-    note(options, "data path, peak memory", "", shape, "GiB PSS (lower is better)", peak, "")
+    note(options, f"data path, {began}", "", shape, "minutes (lower is better)", whole / 60, "")
+    note(options, "data path, peak memory", "", shape, "GiB (lower is better)", peak, "")
     return options.rows
 
 
@@ -237,7 +241,7 @@ def scale(options: argparse.Namespace) -> list[list[Any]]:
         base = base or (characters, seconds, peak)
         shape = f"{characters / 1e6:.1f}M raw characters, {characters / base[0]:.2f} times the least"
         note(options, "time by size of the corpus", "the least", shape, "s", seconds, base[1])
-        note(options, "peak memory by size of the corpus", "the least", shape, "GiB PSS", peak, base[2])
+        note(options, "peak memory by size of the corpus", "the least", shape, "GiB", peak, base[2])
     return options.rows
 
 
