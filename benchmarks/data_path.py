@@ -6,9 +6,9 @@
     [--workers 2] [--save]
 
 FOLDER is a data folder of demo_full: `stages` begins it (downloads that are there are used), the others take its raw
-rows and its tokenizer. Seconds are of the wall; characters are those of the raw text; memory is
-what all processes own, without mapped files, sampled. Both sides of `peer` read the same JSON Lines, clean each line by the same rules, drop exact
-duplicates and tokenize with the same tokenizer, on as many processes; ours also identifies languages, finds near
+rows and its tokenizer. Seconds are of the wall; characters are those of the raw text; memory is what all processes own,
+mapped files left out, sampled. Both sides of `peer` read the same JSON Lines, clean each line by the same rules, drop
+exact duplicates and tokenize with the same tokenizer, on as many processes; ours also identifies languages, finds near
 duplicates, holds lines out and counts.
 """
 
