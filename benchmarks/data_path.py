@@ -34,6 +34,7 @@ import rows
 
 STAGES = ("fetch", "parallel", "clean", "dedup", "tokenize")
 SECONDS_BETWEEN_SAMPLES = 0.25
+SCALE_FILE_MIB = 1
 
 
 class Cost(NamedTuple):
@@ -172,7 +173,7 @@ def prepare(options: argparse.Namespace, work: Path, *, count: int) -> tuple[int
     shutil.copytree(options.folder / "tokenizer", data / "tokenizer")
     recipe = work / "bench.toml"
     recipe.write_text(RECIPE.format(languages=json.dumps(codes), folder=data, text=work / "text"))
-    return characters, [unibert(stage, str(recipe), data, options) for stage in STAGES]
+    return characters, [unibert(stage, str(recipe), data, options, *options.more) for stage in STAGES]
 
 
 PEER = """
@@ -231,7 +232,8 @@ def peer(options: argparse.Namespace) -> list[list[Any]]:
 
 
 def scale(options: argparse.Namespace) -> list[list[Any]]:
-    """Three sizes."""
+    """Three sizes, in files so small that even the least corpus fills them in the larger languages."""
+    options.more = ("--data.file_mib", str(SCALE_FILE_MIB))
     base: tuple[float, float, float] | None = None
     for times in (1, 3, 10):
         with tempfile.TemporaryDirectory(dir=options.folder.parent) as name:
@@ -255,7 +257,7 @@ def main() -> None:
     parser.add_argument("--shared", action="store_true", help="other work runs on the machine")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
-    options.folder, options.rows = options.folder.resolve(), []
+    options.folder, options.rows, options.more = options.folder.resolve(), [], ()
     found = {"stages": stages, "peer": peer, "scale": scale}[options.what](options)
     if options.save:
         rows.save(found)

@@ -29,7 +29,7 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 
 from unibert.config import load_recipe
 from unibert.data.batches import Stream
-from unibert.data.shard_format import TokenizerFacts, write_language, write_manifest
+from unibert.data.shard_format import TokenizerFacts, language_entry, write_file, write_manifest
 from unibert.data.shards import ShardSet
 from unibert.languages import LANGUAGES
 from unibert.schema import Recipe
@@ -69,7 +69,9 @@ def cut_shards(folder: Path, *, demo: ShardSet, facts: TokenizerFacts, longest: 
         pieces = [np.resize(np.roll(flat, -137 * i), n - 2) for i, n in enumerate(lengths)]
         ids = np.concatenate([[facts.special.cls, *piece, facts.special.sep] for piece in pieces])
         chunks = [(ids, lengths)]
-        entries[code] = write_language(folder, language=code, chunks=chunks, tokenizer=facts, facts=dict)
+        file = write_file(folder / f"{code}-00000.tokens", language=code, chunks=chunks, tokenizer=facts)
+        assert file is not None
+        entries[code] = language_entry([file], tokenizer=facts, facts={})
     write_manifest(folder, tokenizer=facts, max_sequence_tokens=longest, languages=entries)
     return tuple(LANGUAGES)
 

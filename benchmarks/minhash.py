@@ -7,7 +7,7 @@ FOLDER is a prepared data folder (its cleaned/ is read). Copies of lines are pla
 (in scripts without spaces: characters): replaced, deleted, inserted or swapped with the next. datasketch gets the same
 shingles, number of hashes, bands (32 of 4; ours has 16 more), a fast hash (xxhash) and the same least similarity for
 candidates. Times are CPU seconds of one thread from keys to flags; the sides take turns. False positives are pairs of
-different lines as they are found in the text, so real near duplicates are among them.
+unrelated lines: the text is full of real near duplicates, which have a long piece in common.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,8 @@ UNSPACED = {"Hans", "Hant", "Jpan", "Thai", "Khmr", "Mymr"}
 LENGTHS = ((30, 50), (50, 100), (100, 1000))
 SPEED_LANGUAGES = ("en", "ru", "ar", "hi", "zh", "th")
 FEWEST = 50
+RELATED = 20
+"""Characters that two lines have in common in one piece: one is made of the other, or both of a third."""
 DEVICE = "CPU, 1 thread, machine shared"
 
 Finder = Callable[[Sequence[str], int], np.ndarray]
@@ -114,11 +117,18 @@ def signed_by_datasketch(keys: Sequence[str], shingle: int) -> list[MinHash]:
 
 
 def false_pairs(keys: Sequence[str], shingle: int) -> float:
-    """Share of all pairs of different lines that are called near."""
+    """Share of all pairs of different lines that are called near although no RELATED characters of theirs agree."""
     signed = near.signatures(keys, shingle=shingle)
     first, second = np.triu_indices(len(keys), 1)
     parts = np.array_split(np.arange(len(first)), len(first) // 20000 + 1)
-    return sum(int(near.are_near(signed[first[part]], signed[second[part]]).sum()) for part in parts) / len(first)
+    called = [part[near.are_near(signed[first[part]], signed[second[part]])] for part in parts]
+    pairs = ((keys[first[pair]], keys[second[pair]]) for pair in np.concatenate(called).tolist())
+    return sum(longest_common_run(*pair) < RELATED for pair in pairs) / len(first)
+
+
+def longest_common_run(a: str, b: str) -> int:
+    """Characters of the longest piece that two texts share."""
+    return SequenceMatcher(None, a, b, autojunk=False).find_longest_match().size
 
 
 def found(
@@ -176,7 +186,7 @@ def measure(folder: Path, lengths: tuple[int, int], count: int, repeats: int) ->
     median = everywhere[len(everywhere) // 2].recall
     print(f"  {len(everywhere)} languages: recall median {median:.3f}, worst {worst}")
     mean = statistics.mean(result.false for result in everywhere)
-    print(f"  pairs of different lines called near: mean {mean:.2e}, most {false.false:.2e} ({false.language})")
+    print(f"  pairs of unrelated lines called near: mean {mean:.2e}, most {false.false:.2e} ({false.language})")
     shape, script = f"{name}, {', '.join(SPEED_LANGUAGES)}", "minhash.py --save"
     every = f"{name}, {len(everywhere)} languages"
     return [
@@ -188,7 +198,7 @@ def measure(folder: Path, lengths: tuple[int, int], count: int, repeats: int) ->
          "share (higher is better)", f"{recalls[0]:.3f}", f"{recalls[1]:.3f}", 1],
         [script, "near duplicates, copies with 10 % edits found, worst language", "", every, DEVICE,
          "share (higher is better)", f"{everywhere[0].recall:.3f}", "", 1],
-        [script, "near duplicates, pairs of different lines called near, worst language", "", every, DEVICE,
+        [script, "near duplicates, pairs of unrelated lines called near, worst language", "", every, DEVICE,
          "share (lower is better)", f"{false.false:.1e}", "", 1],
     ]  # fmt: skip
 

@@ -54,6 +54,8 @@ class Data(_Smoothed):
 
     folder: Path = Path("data/demo")
     """Folder of everything prepared from text: raw, clean, heldout, tokenizer and shards."""
+    file_mib: Annotated[float, Field(gt=0)] = 16.0
+    """MiB of a file of text, which is what one process works on at a time: its memory is a few times that."""
     max_lines_per_language: Positive = 3000
     """Lines of clean text kept per language, drawn evenly from the sources."""
     max_sequence_tokens: Positive = 128

@@ -40,7 +40,7 @@ def write_raw(folder: Path, sources: dict[str, list[dict[str, str]]]) -> None:
     """raw/ as the fetch leaves it."""
     stamps = {}
     for name, rows in sources.items():
-        files = write_row_files(folder / "raw" / name, rows, together=document_of)
+        files = write_row_files(folder / "raw" / name, rows, together=document_of, size=1e9)
         stamps[name] = {"files": file_facts(files, folder / "raw")}
     write_json(folder / "raw" / "manifest.json", {"sources": stamps})
 

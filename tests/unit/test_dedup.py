@@ -67,14 +67,18 @@ def rows_of(recipe: Recipe, part: str) -> dict[str, Rows]:
     return {code: [row for path in paths for row in read_rows(path)] for code, paths in files.items()}
 
 
+def in_files_of(recipe: Recipe, size: int) -> Recipe:
+    """The recipe with files of clean text of about so many bytes."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"file_mib": size / 2**20})})
+
+
 def test_how_the_work_is_divided_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"max_lines_per_language": 300, "heldout_lines_per_language": 30}
     whole = prepared(tmp_path / "whole", both(count=50), **limits)
     dedup.run(whole)
     cut = prepared(tmp_path / "cut", both(count=50), size=9000, **limits)
     monkeypatch.setattr(dedup, "ROWS_AT_ONCE", 37)
-    monkeypatch.setattr(dedup, "FILE_BYTES", 12000)
-    report = dedup.run(cut)
+    report = dedup.run(in_files_of(cut, 12000))
     assert (
         min(map(len, report["files"].values())) > 3 and len(list((cut.data.folder / "cleaned").rglob("keys.npy"))) > 20
     )
@@ -136,11 +140,9 @@ def test_nothing_that_is_held_out_is_trained_on_in_any_language(tmp_path: Path) 
             assert not near.are_near(apart, signed[len(out) :]).any()
 
 
-def test_files_of_a_corpus_that_was_larger_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_corpus_that_was_larger_go(tmp_path: Path) -> None:
     of = prepared(tmp_path, both(count=30), size=9000)
-    with monkeypatch.context() as patch:
-        patch.setattr(dedup, "FILE_BYTES", 12000)
-        dedup.run(of)
+    dedup.run(in_files_of(of, 12000))
     before = {path.name for path in (tmp_path / "clean").iterdir()}
     prepared(tmp_path, both(count=10))
     report = dedup.run(of)

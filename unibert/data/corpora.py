@@ -49,6 +49,8 @@ class Reading:
 
     table: Corpus
     part: Part
+    file_mib: float
+    """Of a raw file."""
 
     @property
     def key(self) -> str:
@@ -60,6 +62,7 @@ class Reading:
         stats = [(path, path.stat()) for path in self.part.files]
         return {
             "format": FORMAT,
+            "file_mib": self.file_mib,
             "table": self.table.model_dump(mode="json", exclude_none=True),
             "language": self.part.language,
             "languages": [] if self.part.language else sorted(self.part.languages),
@@ -82,7 +85,7 @@ def plan(recipe: Recipe) -> tuple[list[Reading], dict[str, str]]:
         if table.language is not None:
             languages.check((table.language,))
         parts, others = (_data_set_parts if isinstance(table, Datasets) else _file_parts)(table, recipe.languages)
-        readings += [Reading(table, part) for part in parts]
+        readings += [Reading(table, part, recipe.data.file_mib) for part in parts]
         if others:
             shown = ", ".join(sorted(others)[:NAMES_SHOWN]) + (", ..." if len(others) > NAMES_SHOWN else "")
             left_out[table.name] = f"{len(others)} not of the recipe's languages: {shown}"
@@ -164,7 +167,9 @@ def read(reading: Reading, raw: Path) -> dict[str, Any]:
     """Make a part's raw files; returns its stamp. DataError naming the file and the place."""
     started = time.monotonic()
     skips, counts = Skips(), Counter[str]()
-    files = write_row_files(raw / reading.key, _rows(reading, skips, counts), together=document_of)
+    files = write_row_files(
+        raw / reading.key, _rows(reading, skips, counts), together=document_of, size=reading.file_mib * 2**20
+    )
     stamp = {
         "kind": reading.table.kind,
         "licence": reading.table.licence,

