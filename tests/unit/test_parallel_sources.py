@@ -28,7 +28,7 @@ def read(folder: Path, *, wanted: tuple[str, ...] = CODES, **table: object) -> t
     of = recipe(folder, languages=wanted, data={"folder": folder / "data", "parallel": [named]})
     skips = Skips()
     readings, _ = alignments.plan(of)
-    return [found for reading in readings for found in reading.aligned(skips)], dict(skips.counts)
+    return [found for reading in readings for found in alignments.read(reading, skips)], dict(skips.counts)
 
 
 def texts(found: list[Aligned]) -> list[Mapping[str, str]]:

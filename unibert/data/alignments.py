@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from unibert import languages
 from unibert.data import fetch
 from unibert.data.corpora import is_part, part_name, root_of
 from unibert.data.sources import demo_pairs, files, freedict, hugging_face_pairs, moses, muse, tmx, tsv
-from unibert.data.sources.base import Aligned, Part, Skips
+from unibert.data.sources.base import Aligned, Part, Reading, Skips
 from unibert.data.sources.packages import Downloads
 from unibert.errors import ConfigError, DataError
 from unibert.parallel_tables import SOURCE_LANGUAGE, TARGET_LANGUAGE, Alignment, DemoPairs, Freedict, Moses, Muse, Pairs
@@ -37,31 +36,9 @@ READERS: Mapping[str, Callable[[Any, Part, Skips], Iterator[Aligned]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One part of one source of parallel text."""
-
-    table: Alignment
-    part: Part
-
-    @property
-    def key(self) -> str:
-        """Name in the report, and folder of what is read."""
-        return f"{self.table.name}/{self.part.name}"
-
-    def settings(self) -> dict[str, Any]:
-        """What the text depends on; a file is taken to be the same while its size and time are."""
-        stats = [(path, path.stat()) for path in self.part.files]
-        return {
-            "format": FORMAT,
-            "table": self.table.model_dump(mode="json", exclude_none=True),
-            "languages": list(self.part.languages),
-            "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats],
-        }
-
-    def aligned(self, skips: Skips) -> Iterator[Aligned]:
-        """What the part has; DataError naming file and place."""
-        return READERS[self.table.kind](self.table, self.part, skips)
+def read(reading: Reading, skips: Skips) -> Iterator[Aligned]:
+    """What a part has; DataError naming file and place."""
+    return READERS[reading.table.kind](reading.table, reading.part, skips)
 
 
 def plan(recipe: Recipe) -> tuple[list[Reading], list[str]]:
@@ -76,7 +53,7 @@ def plan(recipe: Recipe) -> tuple[list[Reading], list[str]]:
         if not parts:
             found = ", ".join(others) or "none"
             raise DataError(f"[[data.parallel]] {table.name}: nothing in two of the recipe's languages; found: {found}")
-        readings += [Reading(table, part) for part in parts]
+        readings += [Reading(table, part, {"format": FORMAT, "languages": list(part.languages)}) for part in parts]
         left_out += [f"{table.name}: {other}" for other in others]
     return readings, left_out
 

@@ -10,7 +10,6 @@ import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import regex
 from unibert import languages
 from unibert.data.lines import document_of, file_facts, say, write_row_files
 from unibert.data.sources import files, hugging_face, jsonl, parquet, text, wikipedia_dump
-from unibert.data.sources.base import MAXIMUM_CHARACTERS, Document, Part, Skips
+from unibert.data.sources.base import MAXIMUM_CHARACTERS, Document, Part, Reading, Skips
 from unibert.errors import DataError
 from unibert.schema import Recipe
 from unibert.source_tables import Corpus, Datasets, Demo, PlainText, WikipediaDump
@@ -43,33 +42,6 @@ _SURROGATES = regex.compile(r"\p{Cs}")  # halves of a character, which JSON can 
 _SENTENCE = regex.compile(r".+?(?:[.!?…][\"'”’»)\]]*\s+|[。！？।॥؟۔።]+[」』”’»)\]]*\s*|$)", regex.DOTALL)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One part of one source, with the settings by which its raw file is known again."""
-
-    table: Corpus
-    part: Part
-    file_mib: float
-    """Of a raw file."""
-
-    @property
-    def key(self) -> str:
-        """Name in the manifest, and of the raw file without its ending."""
-        return f"{self.table.name}/{self.part.name}"
-
-    def settings(self) -> dict[str, Any]:
-        """What the raw file depends on; a file is taken to be the same while its size and time are."""
-        stats = [(path, path.stat()) for path in self.part.files]
-        return {
-            "format": FORMAT,
-            "file_mib": self.file_mib,
-            "table": self.table.model_dump(mode="json", exclude_none=True),
-            "language": self.part.language,
-            "languages": [] if self.part.language else sorted(self.part.languages),
-            "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats],
-        }
-
-
 def is_part(name: str) -> bool:
     """Whether a raw file is of a source of the recipe's own (the demo's have no folder)."""
     return "/" in name
@@ -85,11 +57,16 @@ def plan(recipe: Recipe) -> tuple[list[Reading], dict[str, str]]:
         if table.language is not None:
             languages.check((table.language,))
         parts, others = (_data_set_parts if isinstance(table, Datasets) else _file_parts)(table, recipe.languages)
-        readings += [Reading(table, part, recipe.data.file_mib) for part in parts]
+        readings += [Reading(table, part, _about(part, recipe)) for part in parts]
         if others:
             shown = ", ".join(sorted(others)[:NAMES_SHOWN]) + (", ..." if len(others) > NAMES_SHOWN else "")
             left_out[table.name] = f"{len(others)} not of the recipe's languages: {shown}"
     return readings, left_out
+
+
+def _about(part: Part, recipe: Recipe) -> dict[str, Any]:
+    wanted = [] if part.language else sorted(part.languages)
+    return {"format": FORMAT, "file_mib": recipe.data.file_mib, "language": part.language, "languages": wanted}
 
 
 def _file_parts(table: Corpus, wanted: tuple[str, ...]) -> tuple[list[Part], list[str]]:
@@ -168,7 +145,7 @@ def read(reading: Reading, raw: Path) -> dict[str, Any]:
     started = time.monotonic()
     skips, counts = Skips(), Counter[str]()
     files = write_row_files(
-        raw / reading.key, _rows(reading, skips, counts), together=document_of, size=reading.file_mib * 2**20
+        raw / reading.key, _rows(reading, skips, counts), together=document_of, size=reading.about["file_mib"] * 2**20
     )
     stamp = {
         "kind": reading.table.kind,

@@ -29,7 +29,7 @@ from unibert.data.sources import (
     wikipedia,
     wordpress,
 )
-from unibert.data.sources.base import Row, Source, minimum_characters
+from unibert.data.sources.base import Reading, Row, Source, minimum_characters
 from unibert.data.sources.packages import Downloads, version_of
 from unibert.data.sources.registries import PackageMissing, available
 from unibert.data.work import ALONE, Crew, Done, Task, forget, perform
@@ -94,7 +94,7 @@ def run(recipe: Recipe, *, force: bool = False, crew: Crew = ALONE) -> dict[str,
 def _fetch(argument: Any) -> Done:
     """One source of the demo, or one part of a corpus."""
     what, raw, file_mib, *more = argument
-    if isinstance(what, corpora.Reading):
+    if isinstance(what, Reading):
         stamp = corpora.read(what, raw)
     elif isinstance(what, str):
         source = next(source for source in (*SOURCES, *MORE_SOURCES) if source.name == what)

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from unibert.data.alignments import DICTIONARIES, Reading
+from unibert.data import alignments
+from unibert.data.alignments import DICTIONARIES
 from unibert.data.curation.prose import RULES, reason_to_drop
 from unibert.data.curation.unicode import clean_text
 from unibert.data.kept_out import KeptOut, evaluation_index, heldout_texts
 from unibert.data.lines import file_sha256, say, stable_hash, text_key
-from unibert.data.sources.base import Aligned, Skips
+from unibert.data.sources.base import Aligned, Reading, Skips
 from unibert.data.work import Done, Task
 from unibert.errors import DataError
 from unibert.schema import Recipe
@@ -178,8 +179,8 @@ def _spool(job: PartText, spool: _Spool, skips: Skips) -> tuple[int, dict[Pair, 
     counts: dict[Pair, Counter[str]] = defaultdict(Counter)
     use = _word_pairs if job.reading.table.kind in DICTIONARIES else _text_pairs
     said, number = time.monotonic(), 0
-    aligned = job.reading.aligned(skips)
-    for batch in iter(lambda: list(islice(aligned, TEXTS_AT_ONCE)), []):
+    found = alignments.read(job.reading, skips)
+    for batch in iter(lambda: list(islice(found, TEXTS_AT_ONCE)), []):
         number += len(batch)
         for pair, outcome, texts, keys in use(batch, judge, order):
             counts[pair][outcome] += 1

@@ -16,12 +16,13 @@ from typing import Any
 
 from unibert import languages
 from unibert.data import alignments, pair_text
-from unibert.data.alignments import DICTIONARIES, Reading
+from unibert.data.alignments import DICTIONARIES
 from unibert.data.kept_out import KeptOut
 from unibert.data.lines import say, write_json
 from unibert.data.pair_writing import PairText, write_dictionary, write_pair
 from unibert.data.pairs import FORMAT, VERSION
 from unibert.data.shard_format import TokenizerFacts
+from unibert.data.sources.base import Reading
 from unibert.data.work import ALONE, Crew, Task, forget, perform
 from unibert.errors import ConfigError, DataError
 from unibert.schema import Recipe

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import regex
 
@@ -80,6 +80,31 @@ class Part:
     files: tuple[Path, ...]
     language: str | None
     languages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One part of one source, and by what it is known again."""
+
+    table: Any
+    """The source's, of source_tables.py or parallel_tables.py."""
+    part: Part
+    about: Mapping[str, Any]
+    """What else its text depends on."""
+
+    @property
+    def key(self) -> str:
+        """Name in manifests and reports, and of what is made of it."""
+        return f"{self.table.name}/{self.part.name}"
+
+    def settings(self) -> dict[str, Any]:
+        """What the text depends on; a file is taken to be the same while its size and time are."""
+        stats = [(path, path.stat()) for path in self.part.files]
+        return {
+            **self.about,
+            "table": self.table.model_dump(mode="json", exclude_none=True),
+            "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+        }
 
 
 class Skips:
