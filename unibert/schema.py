@@ -71,6 +71,12 @@ class Student(Table):
     intermediate_size: Positive = 1536
     """Feed-forward width, when start is random."""
 
+    @property
+    def drops_at_random(self) -> bool:
+        """Whether a forward in training draws random numbers."""
+        kinds = (self.dropout, self.attention_dropout, self.activation_dropout, self.projection_dropout)
+        return any(kinds) or bool(self.output_dropout or self.layer_drop)
+
 
 class Discriminator(Table):
     """Guesses the language from the student's last hidden states: Linear-GELU-Dropout-Linear."""

@@ -26,7 +26,7 @@ from unibert.config import Recipe
 from unibert.data.batches import Batch
 from unibert.errors import NumericsError, Stopped, UnibertError
 from unibert.export import export_run
-from unibert.models.discriminator import judged_documents
+from unibert.models.discriminator import Feature, judged_documents
 from unibert.models.encoder import EncoderOutput, encode
 from unibert.models.wanted import Wanted
 from unibert.nonfinite import report_nonfinite
@@ -84,7 +84,7 @@ class Trainer:
         self.recipe = run.recipe
         self.logger, self.stop, self.watchdog = logger, stop, watchdog
         self.steps = run.recipe.train.steps
-        self.feature = run.recipe.discriminator.feature if run.recipe.discriminator else "cls"
+        self.feature: Feature = run.recipe.discriminator.feature if run.recipe.discriminator else "cls"
         self.meter = Meter(
             languages=run.recipe.languages,
             device=run.device,
@@ -363,11 +363,16 @@ def _flops_per_token(run: Run) -> float:
     return flops.training_flops_per_token(
         flops.Dimensions.of(student.hf.config),
         row_tokens=run.recipe.data.max_sequence_tokens,
-        target_fraction=masking if run.needs.student and run.needs.student.masked_logits else 0.0,
+        target_fraction=_head_share(run.needs.student, masking),
         trainable=run.recipe.student.trainable,
         teacher=flops.Dimensions.of(teacher.encoder.hf.config) if teacher else None,
-        teacher_head=bool(run.needs.teacher and run.needs.teacher.masked_logits),
+        teacher_target_fraction=_head_share(run.needs.teacher, masking),
     )
+
+
+def _head_share(wanted: Wanted | None, masked: float) -> float:
+    """At which share of the tokens a model's head runs; above 1 where it runs at the targets besides all tokens."""
+    return 0.0 if wanted is None else masked * wanted.masked_logits + wanted.token_logits
 
 
 def _read(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from unibert.data.batches import Batch
 
 
+Feature = Literal["cls", "mean", "tokens"]
+
+
 class LanguageDiscriminator(nn.Module):
     """Linear - GELU - Dropout - Linear, as the adversary of UniBERT (arXiv 2503.12608) and DANN (arXiv 1505.07818)."""
 
@@ -47,7 +50,7 @@ def build_discriminator(recipe: Recipe, *, feature_size: int) -> LanguageDiscrim
         )
 
 
-def features(last_hidden: Tensor, batch: Batch, kind: Literal["cls", "mean", "tokens"]) -> Tensor:
+def features(last_hidden: Tensor, batch: Batch, kind: Feature) -> Tensor:
     """What is judged: [F, H] of last_hidden [R, S, H], one of each document, or of each token.
 
     Args:
@@ -67,7 +70,7 @@ def features(last_hidden: Tensor, batch: Batch, kind: Literal["cls", "mean", "to
     return (member_DT.to(hidden_TH.dtype) @ hidden_TH) / member_DT.sum(1, keepdim=True)
 
 
-def judged_documents(batch: Batch, kind: Literal["cls", "mean", "tokens"]) -> Tensor:
+def judged_documents(batch: Batch, kind: Feature) -> Tensor:
     """int64 [F]: the document of each feature."""
     if kind == "tokens":
         return batch.document.flatten()[batch.token_positions]

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertCo
 from unibert.config import Recipe
 from unibert.errors import ConfigError, DataError
 from unibert.models import attention
+from unibert.models.dropouts import add_dropouts
 from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
 from unibert.models.wanted import Sizes, Wanted
@@ -201,6 +202,7 @@ def build_student(recipe: Recipe) -> Encoder:
                 start_head(encoder.hf)
             if student.teacher_layers is not None:
                 keep_layers(encoder, student.teacher_layers)
+    add_dropouts(encoder.hf, student)
     freeze(encoder, trainable=student.trainable)
     return encoder.train()
 

@@ -13,14 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unibert.data.batches import Batch
 from unibert.errors import DataError
-from unibert.models.discriminator import features, judged_documents
+from unibert.models.discriminator import Feature, features, judged_documents
 from unibert.models.encoder import EncoderOutput
 from unibert.models.wanted import Sizes, Wanted
 from unibert.objective_tables import Ramp
@@ -68,7 +68,7 @@ class MicroStep:
     batch: Batch
     student: EncoderOutput | None = None
     teacher: EncoderOutput | None = None
-    feature: Literal["cls", "mean", "tokens"] = "cls"
+    feature: Feature = "cls"
     discriminate: Callable[[Tensor], Tensor] | None = None
     student_unmasked: EncoderOutput | None = None
     teacher_unmasked: EncoderOutput | None = None
