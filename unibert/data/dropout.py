@@ -2,7 +2,8 @@
 
 Two stages, so that the model also reads whole text: a document stays whole with probability `keep_whole`; of the
 others every token but the first and the last (cls and sep) is left out with probability `fraction`. The rest moves
-together. Both are pure functions of (seed, document, epoch). The sides of translation pairs stay whole, since alignments count tokens.
+together. Both are pure functions of (seed, document, epoch). The sides of translation pairs stay whole, since
+alignments count tokens.
 
 Legend: D documents, T tokens of all of them.
 """

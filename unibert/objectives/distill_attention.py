@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kernels.attention_maps import attention_distance
+from kernels.attention_maps import Form, attention_distance
 from unibert.data.batches import Batch
 from unibert.errors import ConfigError
 from unibert.models.wanted import Wanted
@@ -34,7 +34,8 @@ class DistillAttention(Objective):
         super().__init__(table, setting)
         assert isinstance(table, DistillAttentionTable)
         student, teacher, dropouts = setting.student, self.teacher_sizes, setting.recipe.student
-        self.form, self.mean_heads = table.form, table.heads == "mean"
+        self.form: Form = table.form
+        self.mean_heads = table.heads == "mean"
         if student.heads != teacher.heads and not self.mean_heads:
             raise ConfigError(
                 f"distill_attention compares head with head, but the student has {student.heads} and the teacher "

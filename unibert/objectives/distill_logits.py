@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.divergence import divergence
+from kernels.divergence import Kind, divergence
 from unibert.data.batches import Batch
 from unibert.errors import ConfigError
 from unibert.models.encoder import EncoderOutput
@@ -40,7 +40,8 @@ class DistillLogits(Objective):
                 f"distill_logits compares probabilities piece by piece, but the student has {ours} pieces and the "
                 f"teacher {theirs}: give both the recipe's tokenizer (unibert teacher trim), or turn it off"
             )
-        self.temperature, self.kind = table.temperature, table.divergence
+        self.kind: Kind = table.divergence
+        self.temperature = table.temperature
         self.everywhere = table.positions == "all"
         wanted = Wanted(token_logits=self.everywhere, masked_logits=not self.everywhere)
         self.needs = Needs(student=wanted, teacher=wanted)
