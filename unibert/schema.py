@@ -48,6 +48,9 @@ class Student(Table):
     """Hugging Face folder or run folder to copy from; the teacher's when absent."""
     teacher_layers: tuple[int, ...] | None = None
     """Teacher layers copied, counted from 0; all when absent."""
+    embedding_rank: Positive | None = None
+    """Begin with the best approximation of the source's word embeddings that has this rank (a factorised table, its
+    factors multiplied out: it only stays so with trainable = "all_but_embeddings"); as they are when absent."""
     trainable: Literal["all", "all_but_embeddings", "head"] = "all"
     """What moves; `all_but_embeddings` keeps word, position and type embeddings, and the tied decoder, as copied."""
     dropout: Fraction = 0.0
@@ -261,6 +264,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         if last and int(last) < int(first):
             yield f"train.skip_steps = {text} ends before it begins"
     yield from _ladder_problems(recipe.train)
+    if recipe.student.start == "random" and recipe.student.embedding_rank:
+        yield 'student.embedding_rank takes the source\'s embeddings apart: set student.start = "teacher", or drop it'
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
     yield from _vocabulary_problems(recipe)
