@@ -44,7 +44,7 @@ STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_expone
 STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 # Came later: named only where they are not as before, so that older checkpoints go on.
 LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
-LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit")
+LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit", "data.drop_tokens", "data.keep_whole")
 log = logging.getLogger(__name__)
 
 
@@ -178,7 +178,7 @@ def _say_what_changed(state: State, recipe: Recipe, *, ranks: Ranks) -> None:
             ranks.world,
             state.world,
         )
-    if recipe.student.dropout or recipe.student.attention_dropout:
+    if recipe.student.drops_at_random:
         log.warning("dropout on %d ranks instead of %d: other random numbers from here on", ranks.world, state.world)
 
 

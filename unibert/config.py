@@ -151,7 +151,7 @@ UNION_PARTS = ("float", "Ramp", "int", "constrained-int")
 def _explain(error: ValidationError, *, where: str) -> str:
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"] if part not in UNION_PARTS and "literal[" not in str(part))
+        path = ".".join(str(part) for part in item["loc"] if part not in UNION_PARTS and "[" not in str(part))
         if item["type"] == "extra_forbidden":
             lines.append(f"  {path}: unknown key{_perhaps(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}")
         elif item["type"] == "missing":

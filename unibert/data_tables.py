@@ -75,6 +75,10 @@ class Data(_Smoothed):
     when there is none."""
     parallel_ratio: Fraction = 0.0
     """Share of the stream's documents that come in translation pairs (both sides in one batch)."""
+    drop_tokens: Fraction = 0.0
+    """Probability that a token is left out of a document that is not kept whole (UniDrop's data dropout)."""
+    keep_whole: Fraction = 0.5
+    """Probability that data.drop_tokens leaves a document whole."""
     identify_languages: bool = True
     """Leave out lines that an identifier (fastText's lid.176) takes with certainty for another language."""
     evaluation_sets: tuple[Path, ...] = ()

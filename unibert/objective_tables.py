@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unibert.table import Table
+from unibert.table import Positive, Table
+
+LayerMap = Literal["last", "uniform", "skip", "bottom"] | tuple[tuple[int, int], ...]
 
 
 class Ramp(Table):
@@ -26,21 +28,64 @@ class MaskedLM(Table):
 
 
 class DistillHidden(Table):
-    """Squared distance of the last hidden states, student to teacher, token by token."""
+    """Squared distance of hidden states, student to teacher, token by token."""
 
     weight: float | Ramp = 1.0
     """Weight of the term."""
+    layers: LayerMap = "last"
+    """Which layer of the student is compared with which of the teacher: `last` with last; `uniform`: i of l with
+    i L / l of L (rounded down); `skip`: the same without the last; `bottom`: i with i; or pairs `[[student, teacher],
+    ...]`, where 0 is what the embeddings give and 1 the first layer. The mean over the pairs."""
+    project: bool = False
+    """A learned linear map takes the student's states to the teacher's width before they are compared; where the widths
+    differ there always is one. It is no part of the export."""
     positions: Literal["all", "unmasked"] = "all"
     """`unmasked` leaves the targets of the masked LM out: what both models say of a mask is then the head's matter."""
 
 
 class DistillLogits(Table):
-    """T^2 KL(teacher || student) of the masked-LM distributions at the masked positions."""
+    """Distance of the masked-LM distributions of teacher and student."""
 
     weight: float | Ramp = 1.0
     """Weight of the term."""
+    divergence: Literal["forward_kl", "reverse_kl", "js", "mse"] = "forward_kl"
+    """`forward_kl`: T^2 KL(teacher || student); `reverse_kl`: T^2 KL(student || teacher); `js`: T^2 times their
+    Jensen-Shannon divergence; `mse`: mean square of the difference of logits / T."""
+    positions: Literal["masked", "all"] = "masked"
+    """Compared at the targets of the masked LM, or at every token; then both heads run on all of them."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Temperature of both distributions."""
+
+
+class DistillAttention(Table):
+    """Distance of the attention maps of teacher and student, within each document."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+    form: Literal["scores_mse", "maps_mse", "kl"] = "scores_mse"
+    """`scores_mse`: squared distance of the scores before the softmax; `maps_mse`: of the maps after it; `kl`:
+    KL(teacher || student) of each row of the maps."""
+    layers: LayerMap = "last"
+    """As objectives.distill_hidden.layers, where 1 is the first layer."""
+    heads: Literal["each", "mean"] = "each"
+    """Head by head, for which both need the same number of heads, or the mean over the heads of each model."""
+
+
+class DistillRelations(Table):
+    """MiniLM's self-attention relations: KL(teacher || student) of the similarities of queries, keys or values."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+    pairs: Annotated[tuple[Literal["qq", "kk", "vv", "qk"], ...], Field(min_length=1)] = ("qq", "kk", "vv")
+    """Relations, summed: queries with queries (qq), keys with keys (kk), values with values (vv), queries with keys
+    (qk)."""
+    relation_heads: Positive | None = None
+    """Heads that both models' queries, keys and values are split into anew; it must divide both widths. The student's
+    own number when absent."""
+    student_layer: Positive | None = None
+    """Layer of the student, from 1; the last when absent."""
+    teacher_layer: Positive | None = None
+    """Layer of the teacher, from 1; the last when absent."""
 
 
 class LanguageGuess(Table):
@@ -55,8 +100,9 @@ class LanguageConfusion(Table):
 
     weight: float | Ramp = Ramp(max=0.1)
     """Weight of the term (lambda)."""
-    form: Literal["uniform", "reversal"] = "uniform"
-    """`uniform`: KL to the uniform distribution, bounded; `reversal`: minus the cross-entropy (gradient reversal)."""
+    form: Literal["uniform", "reversal", "label_flip"] = "uniform"
+    """`uniform`: KL to the uniform distribution, bounded; `reversal`: minus the cross-entropy (gradient reversal);
+    `label_flip`: the cross-entropy of a wrong language, the same for a document whenever it is read."""
 
 
 class Objectives(Table):
@@ -65,6 +111,8 @@ class Objectives(Table):
     masked_lm: MaskedLM | None = None
     distill_hidden: DistillHidden | None = None
     distill_logits: DistillLogits | None = None
+    distill_attention: DistillAttention | None = None
+    distill_relations: DistillRelations | None = None
     language_guess: LanguageGuess | None = None
     language_confusion: LanguageConfusion | None = None
 

@@ -48,12 +48,23 @@ class Student(Table):
     """Hugging Face folder or run folder to copy from; the teacher's when absent."""
     teacher_layers: tuple[int, ...] | None = None
     """Teacher layers copied, counted from 0; all when absent."""
+    embedding_rank: Positive | None = None
+    """Begin with the best approximation of the source's word embeddings that has this rank (a factorised table, its
+    factors multiplied out: it only stays so with trainable = "all_but_embeddings"); as they are when absent."""
     trainable: Literal["all", "all_but_embeddings", "head"] = "all"
     """What moves; `all_but_embeddings` keeps word, position and type embeddings, and the tied decoder, as copied."""
     dropout: Fraction = 0.0
     """Hidden-state dropout probability while training."""
     attention_dropout: Fraction = 0.0
     """Attention-probability dropout while training."""
+    activation_dropout: Fraction = 0.0
+    """Dropout between the two maps of the feed-forward while training (UniDrop's FD-2)."""
+    projection_dropout: Fraction = 0.0
+    """Dropout of queries, keys and values while training (UniDrop's FD-3)."""
+    output_dropout: Fraction = 0.0
+    """Dropout of what the masked-LM head reads while training (UniDrop's FD-4)."""
+    layer_drop: Fraction = 0.0
+    """Probability that a layer passes its input on unchanged in a forward while training (LayerDrop)."""
     hidden_size: Positive = 384
     """Width, when start is random."""
     num_layers: Positive = 6
@@ -63,16 +74,23 @@ class Student(Table):
     intermediate_size: Positive = 1536
     """Feed-forward width, when start is random."""
 
+    @property
+    def drops_at_random(self) -> bool:
+        """Whether a forward in training draws random numbers."""
+        kinds = (self.dropout, self.attention_dropout, self.activation_dropout, self.projection_dropout)
+        return any(kinds) or bool(self.output_dropout or self.layer_drop)
+
 
 class Discriminator(Table):
-    """Guesses the language from the student's sentence feature: Linear-GELU-Dropout-Linear."""
+    """Guesses the language from the student's last hidden states: Linear-GELU-Dropout-Linear."""
 
     hidden_size: Positive = 256
     """Width of the hidden layer."""
     dropout: Fraction = 0.0
     """Dropout before the last layer."""
-    feature: Literal["cls", "mean"] = "cls"
-    """What it reads of a document: the first token's last hidden state, or the mean over tokens."""
+    feature: Literal["cls", "mean", "tokens"] = "cls"
+    """What it reads of a document: the first token's last hidden state, the mean over tokens, or every token, each
+    judged for itself."""
     turns: Positive | Literal["every_micro_batch"] = 1
     """How often its turn comes inside one accumulation window of the student; a number keeps a run the same on any
     number of ranks, `every_micro_batch` makes it depend on micro-batch and ranks."""
@@ -218,9 +236,8 @@ class Recipe(Table):
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """Combinations that cannot be right, each with its fix."""
     on = recipe.objectives.on()
-    for name in ("distill_hidden", "distill_logits"):
-        if name in on and recipe.teacher is None:
-            yield f"[objectives.{name}] needs a [teacher] table"
+    if recipe.teacher is None:
+        yield from (f"[objectives.{name}] needs a [teacher] table" for name in on if name.startswith("distill_"))
     for name in ("language_guess", "language_confusion"):
         if name in on and recipe.discriminator is None:
             yield f"[objectives.{name}] needs a [discriminator] table"
@@ -233,6 +250,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"languages named twice: {', '.join(duplicates)}"
     if not recipe.languages:
         yield "languages is empty"
+    if "language_guess" in on and len(recipe.languages) == 1:
+        yield "a discriminator of one language has nothing to tell apart: add languages, or drop [discriminator]"
     if strangers := sorted(set(recipe.data.share_limits) - set(recipe.languages)):
         yield f"data.share_limits names {', '.join(strangers)}, not among the recipe's languages"
     if recipe.data.parallel_ratio and recipe.train.micro_batch_sequences % 2:
@@ -245,6 +264,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         if last and int(last) < int(first):
             yield f"train.skip_steps = {text} ends before it begins"
     yield from _ladder_problems(recipe.train)
+    if recipe.student.start == "random" and recipe.student.embedding_rank:
+        yield 'student.embedding_rank takes the source\'s embeddings apart: set student.start = "teacher", or drop it'
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
     yield from _vocabulary_problems(recipe)
@@ -261,6 +282,8 @@ def _vocabulary_problems(recipe: Recipe) -> Iterator[str]:
     for name, reason in {
         "distill_hidden": "its states stand at other tokens",
         "distill_logits": "its logits are of other pieces",
+        "distill_attention": "its maps are of other tokens",
+        "distill_relations": "its queries, keys and values stand at other tokens",
     }.items():
         if getattr(recipe.objectives, name) is not None:
             yield f'{why}, so {reason}: take [objectives.{name}] out, or set tokenizer.kind = "teacher"'

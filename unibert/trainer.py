@@ -26,6 +26,7 @@ from unibert.config import Recipe
 from unibert.data.batches import Batch
 from unibert.errors import NumericsError, Stopped, UnibertError
 from unibert.export import export_run
+from unibert.models.discriminator import Feature, judged_documents
 from unibert.models.encoder import EncoderOutput, encode
 from unibert.models.wanted import Wanted
 from unibert.nonfinite import report_nonfinite
@@ -83,6 +84,7 @@ class Trainer:
         self.recipe = run.recipe
         self.logger, self.stop, self.watchdog = logger, stop, watchdog
         self.steps = run.recipe.train.steps
+        self.feature: Feature = run.recipe.discriminator.feature if run.recipe.discriminator else "cls"
         self.meter = Meter(
             languages=run.recipe.languages,
             device=run.device,
@@ -152,7 +154,7 @@ class Trainer:
         run, student = self.run, self.run.players["student"]
         student.set_rate(self.rate(step))
         weights = {o.name: schedules.weight(o.weight, step=step, steps=self.steps) for o in run.objectives}
-        micros, counts_AO, documents_by_language = self.count(step, read)
+        micros, counts_AO, judged_by_language = self.count(step, read)
         divisors = counts_AO.sum(dim=0).clamp(min=1.0).tolist()
         turn_steps = turn_length(self.recipe, accumulation=len(micros))
         self.losses, turn = [], None
@@ -172,7 +174,7 @@ class Trainer:
                     self.take_turn(turn, weights=weights, divisors=seen)
                     turn = None
         student.move()
-        return self.summarise(step, micros, weights=weights, documents_by_language=documents_by_language)
+        return self.summarise(step, micros, weights=weights, judged_by_language=judged_by_language)
 
     def take_turn(self, turn: Turn, *, weights: dict[str, float], divisors: list[float]) -> None:
         """The discriminator learns from what it has seen, k times."""
@@ -193,7 +195,7 @@ class Trainer:
 
         Returns:
             This rank's micro-batches, the targets [A, O] of each micro-step and objective over all ranks, and the
-            documents [L] of each language.
+            features [L] of each language that a discriminator judges: one a document, or one a token.
 
         Raises:
             UnibertError: the same on every rank, when one has no batch.
@@ -201,11 +203,11 @@ class Trainer:
         failed, micros = isinstance(read, Exception), [] if isinstance(read, Exception) else read
         objectives, languages = self.run.objectives, len(self.recipe.languages)
         shape = (accumulation_steps(self.recipe, world=self.run.ranks.world, step=step), len(objectives))
-        own_AO, documents_L = torch.zeros(shape, dtype=torch.float64), torch.zeros(languages, dtype=torch.float64)
+        own_AO, judged_L = torch.zeros(shape, dtype=torch.float64), torch.zeros(languages, dtype=torch.float64)
         for row, batch in zip(own_AO, micros, strict=False):
             row += torch.tensor([objective.count(batch) for objective in objectives])
-            documents_L += torch.bincount(batch.language, minlength=languages)
-        everything = torch.cat([own_AO.flatten(), documents_L, torch.tensor([float(failed)])]).to(self.run.device)
+            judged_L += torch.bincount(batch.language[judged_documents(batch, self.feature)], minlength=languages)
+        everything = torch.cat([own_AO.flatten(), judged_L, torch.tensor([float(failed)])]).to(self.run.device)
         if self.run.ranks.world > 1:
             torch.distributed.all_reduce(everything)
         everything = everything.cpu()
@@ -216,7 +218,7 @@ class Trainer:
     def forward(self, batch: Batch) -> MicroStep:
         """Student and teacher compute what the objectives need, once."""
         run, needs = self.run, self.run.needs
-        at = MicroStep(batch, feature=self.recipe.discriminator.feature if self.recipe.discriminator else "cls")
+        at = MicroStep(batch, feature=self.feature)
         if run.teacher is not None:
             with self.meter.teaching():
                 at.teacher = _read(run.teacher.forward, batch, needs.teacher)
@@ -266,7 +268,7 @@ class Trainer:
         micros: list[Batch],
         *,
         weights: dict[str, float],
-        documents_by_language: Tensor,
+        judged_by_language: Tensor,
     ) -> dict[str, float]:
         """The step's tags.
 
@@ -287,7 +289,7 @@ class Trainer:
             for tag, ratio in lamb.ratio_summary().items():
                 note(tag, ratio)
         if "discriminator" in run.players:
-            note("adversary/chance", float(documents_by_language.max() / documents_by_language.sum()))
+            note("adversary/chance", float(judged_by_language.max() / judged_by_language.sum()))
         reading = self.meter.reduce()
         if reading.nonfinite:
             report_nonfinite(reading, step=step, micros=micros, losses=self.losses, run=run)
@@ -361,11 +363,16 @@ def _flops_per_token(run: Run) -> float:
     return flops.training_flops_per_token(
         flops.Dimensions.of(student.hf.config),
         row_tokens=run.recipe.data.max_sequence_tokens,
-        target_fraction=masking if run.needs.student and run.needs.student.masked_logits else 0.0,
+        target_fraction=_head_share(run.needs.student, masking),
         trainable=run.recipe.student.trainable,
         teacher=flops.Dimensions.of(teacher.encoder.hf.config) if teacher else None,
-        teacher_head=bool(run.needs.teacher and run.needs.teacher.masked_logits),
+        teacher_target_fraction=_head_share(run.needs.teacher, masking),
     )
+
+
+def _head_share(wanted: Wanted | None, masked: float) -> float:
+    """At which share of the tokens a model's head runs; above 1 where it runs at the targets besides all tokens."""
+    return 0.0 if wanted is None else masked * wanted.masked_logits + wanted.token_logits
 
 
 def _read(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from unibert.config import Recipe
-from unibert.models.discriminator import build_discriminator, sentence_features
+from unibert.models.discriminator import build_discriminator, features
 
 # Documents 0, 1 and 2 in two rows of five; the documents' order is not the rows' order.
 DOCUMENT = torch.tensor([[1, 1, 0, 0, 0], [2, 2, 2, 2, -1]])
@@ -19,17 +19,17 @@ def hidden():
 def test_features_are_the_first_token_or_the_mean_of_each_document():
     states = hidden()
     states[DOCUMENT < 0] = 1e6  # padding must not be seen
-    assert torch.equal(sentence_features(states, BATCH, "cls"), torch.stack([states[0, 2], states[0, 0], states[1, 0]]))
+    assert torch.equal(features(states, BATCH, "cls"), torch.stack([states[0, 2], states[0, 0], states[1, 0]]))
     means = torch.stack([states[number == DOCUMENT].mean(0) for number in range(3)])
-    torch.testing.assert_close(sentence_features(states, BATCH, "mean"), means)
-    low = sentence_features(states.bfloat16(), BATCH, "mean")
+    torch.testing.assert_close(features(states, BATCH, "mean"), means)
+    low = features(states.bfloat16(), BATCH, "mean")
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.float(), means, atol=0.03, rtol=0.03)
 
 
 def test_the_mean_gives_each_token_its_share_of_the_gradient():
     states = hidden().requires_grad_()
-    sentence_features(states, BATCH, "mean").sum().backward()
+    features(states, BATCH, "mean").sum().backward()
     lengths = torch.tensor([3.0, 2.0, 4.0])
     expected = torch.where(DOCUMENT >= 0, 1 / lengths[DOCUMENT.clamp(min=0)], 0.0)
     torch.testing.assert_close(states.grad, expected[..., None].expand(2, 5, 6))

@@ -221,3 +221,30 @@ def test_hidden_states_and_attention_of_the_layers_that_are_wanted():
         torch.testing.assert_close(found, expected)
     plain = encoder(ids, places, mask_of(owner))
     assert torch.equal(plain.last_hidden, out.last_hidden) and not plain.attention and not plain.hidden
+
+
+def test_a_factorised_start_has_the_rank_and_is_the_best_of_it(recipe_file, tmp_path):
+    whole = build_student(load_recipe(recipe_file, []))
+    reduced = build_student(load_recipe(recipe_file, ["--student.embedding_rank", "8"]))
+    tables = [encoder.hf.get_input_embeddings().weight.detach().double() for encoder in (whole, reduced)]
+    values = torch.linalg.svdvals(tables[0])
+    assert torch.linalg.matrix_rank(tables[1], rtol=1e-5) == 8
+    assert (tables[1] - tables[0]).norm().item() == pytest.approx(values[8:].norm().item(), rel=1e-4)
+    reduced.hf.save_pretrained(tmp_path)
+    again = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert torch.equal(again.get_input_embeddings().weight, reduced.hf.get_input_embeddings().weight)
+    assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
+    with pytest.raises(ConfigError, match=r"embedding_rank = 32 reduces nothing"):
+        build_student(load_recipe(recipe_file, ["--student.embedding_rank", "32"]))
+
+
+def test_a_head_alone_is_refused_objectives_that_move_only_what_is_below(recipe_file):
+    from unibert import objectives
+    from unibert.models.teacher import teacher_sizes
+    from unibert.models.wanted import Sizes
+
+    recipe = load_recipe(recipe_file, ["--student.trainable", "head"])
+    setting = objectives.Setting(recipe, Sizes.of(student_config(recipe)), teacher_sizes(recipe))
+    with pytest.raises(ConfigError, match=r"distill_hidden\] could move.*language_confusion\] could move") as caught:
+        objectives.build(setting)
+    assert "masked_lm]" not in str(caught.value) and "distill_logits]" not in str(caught.value)

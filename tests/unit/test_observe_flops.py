@@ -58,7 +58,7 @@ def test_teacher_adds_its_forward_and_its_head_only_where_asked():
     kinds = {"row_tokens": 8, "target_fraction": 0.15}
     alone = training_flops_per_token(student, **kinds)
     body = training_flops_per_token(student, teacher=teacher, **kinds) - alone
-    full = training_flops_per_token(student, teacher=teacher, teacher_head=True, **kinds) - alone
+    full = training_flops_per_token(student, teacher=teacher, teacher_target_fraction=0.15, **kinds) - alone
     assert body == pytest.approx(teacher.body(8))
     assert full - body == pytest.approx(0.15 * (2 * 64**2 + 2 * 64 * 100))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unibert.data.dropout import drop_tokens
 from unibert.data.masking import mask_many
 from unibert.data.mixture import Documents, Mixture, open_pairs, read_documents
 from unibert.data.shards import ShardSet
@@ -259,8 +260,13 @@ class Stream:
     def _micro(self, start: int) -> Batch:
         recipe = self.recipe
         stop = start + recipe.train.micro_batch_sequences
+        documents = self.mixture.read(start, stop)
+        if fraction := recipe.data.drop_tokens:
+            documents = drop_tokens(
+                documents, fraction=fraction, keep_whole=recipe.data.keep_whole, seed=recipe.train.seed
+            )
         return make_batch(
-            self.mixture.read(start, stop),
+            documents,
             shards=self.shards,
             positions=np.arange(start, stop),
             width=recipe.data.max_sequence_tokens,

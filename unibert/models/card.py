@@ -25,6 +25,11 @@ WORKS = {
     "language_guess": ("Domain-Adversarial Training of Neural Networks", "1505.07818"),
     "distill_logits": ("Distilling the Knowledge in a Neural Network", "1503.02531"),
     "distill_hidden": ("DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter", "1910.01108"),
+    "distill_attention": ("TinyBERT: Distilling BERT for Natural Language Understanding", "1909.10351"),
+    "distill_relations": (
+        "MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers",
+        "2012.15828",
+    ),
     E5: ("Multilingual E5 Text Embeddings: A Technical Report", "2402.05672"),
 }
 

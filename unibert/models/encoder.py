@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertCo
 from unibert.config import Recipe
 from unibert.errors import ConfigError, DataError
 from unibert.models import attention
+from unibert.models.dropouts import add_dropouts
 from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
 from unibert.models.wanted import Sizes, Wanted
@@ -201,6 +202,9 @@ def build_student(recipe: Recipe) -> Encoder:
                 start_head(encoder.hf)
             if student.teacher_layers is not None:
                 keep_layers(encoder, student.teacher_layers)
+            if student.embedding_rank is not None:
+                reduce_rank(encoder, student.embedding_rank)
+    add_dropouts(encoder.hf, student)
     freeze(encoder, trainable=student.trainable)
     return encoder.train()
 
@@ -231,6 +235,26 @@ def keep_layers(encoder: Encoder, layers: tuple[int, ...]) -> None:
         layer.attention.self.layer_idx = index
     stack.layer = nn.ModuleList(kept)
     encoder.hf.config.num_hidden_layers = len(layers)
+
+
+def reduce_rank(encoder: Encoder, rank: int) -> None:
+    """Make the word embeddings, and so the tied decoder, their best approximation of a rank, in place.
+
+    A factorised table A B, [V, rank] times [rank, H], multiplied out: BERT has no place for the factors, and so the
+    model is a plain BERT for whoever loads it. It is a start, and saves no memory.
+
+    Raises:
+        ConfigError: the rank is not below the width.
+    """
+    width = encoder.hidden_size
+    if rank >= width:
+        raise ConfigError(f"student.embedding_rank = {rank} reduces nothing: the source's embeddings are {width} wide")
+    table_VH = encoder.hf.get_input_embeddings().weight
+    with torch.no_grad():
+        wide_VH = table_VH.double()
+        _, axes_HH = torch.linalg.eigh(wide_VH.T @ wide_VH)  # ascending: the right singular vectors
+        own_HE = axes_HH[:, -rank:]
+        table_VH.copy_(wide_VH @ own_HE @ own_HE.T)
 
 
 def freeze(encoder: Encoder, *, trainable: str) -> None:

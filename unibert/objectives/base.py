@@ -3,7 +3,8 @@
 Sums and counts, never means: the trainer divides by the count of the whole optimizer step over all
 ranks, so that accumulation, ranks and uneven masks change nothing.
 
-Shapes: R rows, S width, D documents, M masked targets, H hidden, V vocabulary, L languages.
+Shapes: R rows, S width, D documents, F features (of a document or a token each), M masked targets, H hidden,
+V vocabulary, L languages.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unibert.data.batches import Batch
 from unibert.errors import DataError
-from unibert.models.discriminator import sentence_features
+from unibert.models.discriminator import Feature, features, judged_documents
 from unibert.models.encoder import EncoderOutput
 from unibert.models.wanted import Sizes, Wanted
 from unibert.objective_tables import Ramp
@@ -60,34 +61,39 @@ LAST_HIDDEN = Wanted()
 class MicroStep:
     """One micro-batch of one rank, and what the models said of it; None of what no objective needs.
 
-    `discriminate` is the frozen discriminator [D, H] -> [D, L], through which the student learns. `beside` has what
+    `discriminate` is the frozen discriminator [F, H] -> [F, L], through which the student learns. `beside` has what
     objectives learn beside the encoder, by their names.
     """
 
     batch: Batch
     student: EncoderOutput | None = None
     teacher: EncoderOutput | None = None
-    feature: Literal["cls", "mean"] = "cls"
+    feature: Feature = "cls"
     discriminate: Callable[[Tensor], Tensor] | None = None
     student_unmasked: EncoderOutput | None = None
     teacher_unmasked: EncoderOutput | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def features_DH(self) -> Tensor:
-        """The student's sentence features in fp32, with gradient."""
+    def features_FH(self) -> Tensor:
+        """What the discriminator judges of the student in fp32, with gradient."""
         assert self.student is not None
-        return sentence_features(self.student.last_hidden, self.batch, kind=self.feature).float()
+        return features(self.student.last_hidden, self.batch, kind=self.feature).float()
+
+    @cached_property
+    def judged_F(self) -> Tensor:
+        """The document of each feature."""
+        return judged_documents(self.batch, self.feature)
+
+    @property
+    def language_F(self) -> Tensor:
+        """The language of each feature."""
+        return self.batch.language[self.judged_F]
 
     @property
     def batches(self) -> list[Batch]:
         """The micro-batch."""
         return [self.batch]
-
-    @property
-    def language_D(self) -> Tensor:
-        """Language of each document."""
-        return self.batch.language
 
 
 @dataclass
@@ -100,21 +106,23 @@ class Turn:
     discriminate: Callable[[Tensor], Tensor]
     batches: list[Batch] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
+    languages: list[Tensor] = field(default_factory=list)
 
     def see(self, at: MicroStep) -> None:
         """Remember a micro-step's features."""
         self.batches.append(at.batch)
-        self.features.append(at.features_DH.detach())
+        self.features.append(at.features_FH.detach())
+        self.languages.append(at.language_F)
 
     @property
-    def features_DH(self) -> Tensor:
+    def features_FH(self) -> Tensor:
         """All of them."""
         return torch.cat(self.features)
 
     @property
-    def language_D(self) -> Tensor:
-        """Language of each document."""
-        return torch.cat([batch.language for batch in self.batches])
+    def language_F(self) -> Tensor:
+        """The language of each."""
+        return torch.cat(self.languages)
 
 
 @dataclass(frozen=True)

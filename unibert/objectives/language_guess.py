@@ -5,15 +5,18 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from unibert.data.batches import Batch
-from unibert.objectives.base import LAST_HIDDEN, Needs, Objective, Term, Turn
+from unibert.objectives.base import LAST_HIDDEN, Needs, Objective, Setting, Term, Turn
+from unibert.schema import Table
 
 
 class LanguageGuess(Objective):
-    """Cross-entropy of the language from detached sentence features: it moves the discriminator alone.
+    """Cross-entropy of the language from detached features: it moves the discriminator alone.
 
-    Formula: sum over documents d of -log softmax(D(stopgrad z_d))[language_d]; nats; divided by the number
-    of documents in the discriminator's turn.
-    Shapes: z [D, H], D(z) [D, L]. Needs: the student's last hidden state.
+    Formula: sum over features f of -log softmax(D(stopgrad z_f))[language_f]; nats; divided by the number of features
+    in the discriminator's turn: one a document, or with discriminator.feature = "tokens" one a token, special tokens
+    too, whose language is its document's.
+    Shapes: z [F, H], D(z) [F, L]. Needs: the student's last hidden state. Cost: with "tokens" every token's state of
+    the turn is kept, and D runs on all of them.
     Tags: loss/language_guess, adversary/accuracy.
     """
 
@@ -21,14 +24,24 @@ class LanguageGuess(Objective):
     player = "discriminator"
     needs = Needs(student=LAST_HIDDEN)
 
+    def __init__(self, table: Table, setting: Setting) -> None:
+        super().__init__(table, setting)
+        self.every_token = judges_tokens(setting)
+
     def count(self, batch: Batch) -> int:
-        return batch.documents
+        return batch.tokens if self.every_token else batch.documents
 
     def term(self, at: Turn) -> Term:
-        language_D = at.language_D
-        logits_DL = at.discriminate(at.features_DH).float()
-        right = (logits_DL.detach().argmax(dim=-1) == language_D).sum()
+        language_F = at.language_F
+        logits_FL = at.discriminate(at.features_FH).float()
+        right = (logits_FL.detach().argmax(dim=-1) == language_F).sum()
         return Term(
-            total=F.cross_entropy(logits_DL, language_D, reduction="sum"),
-            observed={"adversary/accuracy": (right, float(len(language_D)))},
+            total=F.cross_entropy(logits_FL, language_F, reduction="sum"),
+            observed={"adversary/accuracy": (right, float(len(language_F)))},
         )
+
+
+def judges_tokens(setting: Setting) -> bool:
+    """Whether the discriminator judges every token."""
+    table = setting.recipe.discriminator
+    return table is not None and table.feature == "tokens"

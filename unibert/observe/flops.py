@@ -78,7 +78,7 @@ def training_flops_per_token(
     target_fraction: float,
     trainable: Literal["all", "all_but_embeddings", "head"] = "all",
     teacher: Dimensions | None = None,
-    teacher_head: bool = False,
+    teacher_target_fraction: float = 0.0,
 ) -> float:
     """FLOPs per token of the student's forward and backward, and of the teacher's forward.
 
@@ -92,15 +92,14 @@ def training_flops_per_token(
         target_fraction: share of the tokens the masked-LM head sees; 0 without a loss on it.
         trainable: the recipe's student.trainable.
         teacher: the teacher's sizes, None without one in training.
-        teacher_head: whether the teacher's logits are asked for.
+        teacher_target_fraction: share of the tokens the teacher's head sees; 0 when its logits are not asked for.
     """
     body_times = 1 if trainable == "head" else 3
     decoder_times = 3 if trainable == "all" else 2
     head = 3 * student.head_transform() + decoder_times * student.head_decoder()
     flops = body_times * student.body(row_tokens) + target_fraction * head
     if teacher is not None:
-        fraction = target_fraction if teacher_head else 0.0
-        flops += forward_flops_per_token(teacher, row_tokens=row_tokens, target_fraction=fraction)
+        flops += forward_flops_per_token(teacher, row_tokens=row_tokens, target_fraction=teacher_target_fraction)
     return flops
 
 

@@ -92,7 +92,7 @@ KNOWN_DEVICE = When("a device of known peak", lambda recipe: _once(True), known_
 TAGS: tuple[Tag, ...] = (
     Tag("loss/total", "weighted sum", ALWAYS, "sum of weight x loss over the student's objectives"),
     Tag(
-        "loss/<objective>", "nats; distill_hidden: squared distance", EACH_OBJECTIVE,
+        "loss/<objective>", "nats; of hidden states, scores, maps and mse: squared distance", EACH_OBJECTIVE,
         "the loss before its weight: sum of its terms / their number, over all ranks",
     ),
     Tag(
@@ -101,7 +101,7 @@ TAGS: tuple[Tag, ...] = (
     ),
     Tag(
         "adversary/accuracy", "fraction", ADVERSARY,
-        "documents whose language the discriminator guesses, before it moves", chart="accuracy and chance",
+        "documents (tokens) whose language the discriminator guesses, before it moves", chart="accuracy and chance",
     ),
     Tag(
         "adversary/chance", "fraction", ADVERSARY,
@@ -109,7 +109,7 @@ TAGS: tuple[Tag, ...] = (
     ),
     Tag(
         "teacher/agreement_top1", "fraction", TEACHER_LOGITS,
-        "masked positions where the student's first choice is the teacher's",
+        "compared positions where the student's first choice is the teacher's",
     ),
     Tag(
         "eval/masked_cross_entropy", "nats per target", EVALUATION,

@@ -124,7 +124,7 @@ def engines_of(recipe: Recipe, *, world: int, student: Dimensions, tree: Mapping
         table = recipe.discriminator
         size = (student.hidden + 1) * table.hidden_size + (table.hidden_size + 1) * len(recipe.languages)
         engines.append(Engine("discriminator", size, size, None, "fp32", 4 * size, 4 * size, 8 * size, 0))
-    distills = recipe.objectives.distill_hidden or recipe.objectives.distill_logits
+    distills = any(name.startswith("distill_") for name in recipe.objectives.on())
     found = _teacher_dimensions(recipe)
     if distills and found:
         bf16 = recipe.teacher is not None and recipe.teacher.dtype == "bf16"
