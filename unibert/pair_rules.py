@@ -46,7 +46,7 @@ def _group_problems(recipe: Recipe, where: str, size: int) -> Iterator[str]:
     pairs = micro // 2 * round(ratio * (1 << RATIO_BITS))
     if ratio and (not pairs or pairs % (size << RATIO_BITS)):
         yield (
-            f"{where} group_pairs = {size}, but a micro-batch of {micro} documents has {micro / 2 * ratio:g} pairs: let "
-            "train.micro_batch_sequences / 2 x data.parallel_ratio be a multiple of it, the ratio a multiple of a power "
-            "of 1/2 (0.25, 0.5, 1)"
+            f"{where} group_pairs = {size}, but a micro-batch of {micro} documents has {micro / 2 * ratio:g} pairs: "
+            "let train.micro_batch_sequences / 2 x data.parallel_ratio be a multiple of it, and the ratio a multiple "
+            "of a power of 1/2 (0.25, 0.5, 1)"
         )

@@ -219,7 +219,12 @@ def _lay(texts: Texts, *, width: int, pad: int) -> tuple[dict[str, Any], np.ndar
 
 
 def _words(
-    documents: Documents, ids_T: np.ndarray, where_T: np.ndarray, lengths: np.ndarray, views: PairViews, shards: ShardSet
+    documents: Documents,
+    ids_T: np.ndarray,
+    where_T: np.ndarray,
+    lengths: np.ndarray,
+    views: PairViews,
+    shards: ShardSet,
 ) -> dict[str, Tensor]:
     """What a Batch says of words, when that is asked for."""
     if views.pieces is None:

@@ -42,7 +42,7 @@ class Dictionaries:
             codes = _languages(path, place)
             if codes is None:
                 continue
-            there, back = (words.setdefault(key, defaultdict(set)) for key in (codes, codes[::-1]))
+            there, back = (words.setdefault(key, defaultdict(set)) for key in (codes, (codes[1], codes[0])))
             for line in path.read_text(encoding="utf-8").splitlines():
                 a, _, b = line.lower().partition("\t")
                 there[a].add(b)
@@ -89,11 +89,14 @@ def _languages(path: Path, place: Mapping[str, int]) -> tuple[int, int] | None:
     return None
 
 
-def _unambiguous(first: Sequence[str], second: Sequence[str], *, known: Mapping[str, set[str]]) -> list[tuple[int, int]]:
+def _unambiguous(
+    first: Sequence[str], second: Sequence[str], *, known: Mapping[str, set[str]]
+) -> list[tuple[int, int]]:
     """(i, j) where word i of the first text translates word j of the second, and neither any other one."""
     place: dict[str, list[int]] = defaultdict(list)
     for j, word in enumerate(second):
         place[word].append(j)
-    both = [(i, j) for i, word in enumerate(first) for other in sorted(known.get(word, ())) for j in place.get(other, ())]
+    found = [(i, other) for i, word in enumerate(first) for other in sorted(known.get(word, ()))]
+    both = [(i, j) for i, other in found for j in place.get(other, ())]
     times_i, times_j = Counter(i for i, _ in both), Counter(j for _, j in both)
     return [(i, j) for i, j in both if times_i[i] == times_j[j] == 1]

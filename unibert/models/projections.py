@@ -48,7 +48,9 @@ class GroupedBatchNorm(nn.Module):
         """The same shape, fp32; `sizes` are the rows of each group, in their order."""
         parts = [self._normal(part) for part in values_NH.float().split(list(sizes)) if len(part)]
         normal_NH = torch.cat(parts) if parts else values_NH.float()
-        return normal_NH if self.weight is None else normal_NH * self.weight.float() + self.bias.float()
+        if self.weight is None or self.bias is None:
+            return normal_NH
+        return normal_NH * self.weight.float() + self.bias.float()
 
     def _normal(self, part_NH: Tensor) -> Tensor:
         apart_NH = part_NH - part_NH.mean(dim=0)

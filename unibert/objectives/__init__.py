@@ -1,5 +1,7 @@
-"""The objectives, one file each. OBJECTIVES maps a table of the recipe to its class, or a table with
-forms to one class for each; nothing registers itself."""
+"""The objectives, one file each. OBJECTIVES maps a table of the recipe to its class; nothing registers itself.
+
+A table with several forms has a class for each of them.
+"""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from unibert.schema import Table
 class BootstrapPairs(OnPairs):
     """The translation's feature predicts the teacher's of the English side.
 
-    Formula: sum over pairs with an English side of 2 - 2 cos(pred(proj(f_s(other))), stopgrad(proj_T(f_t(en)))); divided
-    by their number.
+    Formula: sum over pairs with an English side of 2 - 2 cos(pred(proj(f_s(other))), stopgrad(proj_T(f_t(en))));
+    divided by their number.
     Shapes: proj is Linear(H, H, no bias)-BN-ReLU-Linear(H, P, no bias)-BN(no affine), pred is Linear(P, H)-BN-ReLU-
     Linear(H, P), with H = 768 and P = 128 in the paper's code; proj_T has proj's shape, is random and never trained,
     and the same for a seed. The paper normalises over the batch; here over groups of `group_pairs` consecutive pairs

@@ -23,11 +23,11 @@ QUEUE = "queue"
 class Momentum(OnPairs):
     """One side finds its translation among the sentences of a queue.
 
-    Formula: sum over pairs of -log(exp(q.k/T) / (exp(q.k/T) + sum over queue entries n of exp(q.n/T))); nats; divided by
-    the number of pairs. q is the unit projected feature of one side by the student, k that of the other side by a copy
-    of the student without gradient, which after each move becomes momentum x itself + (1 - momentum) x student; then
-    the step's k enter the queue, in the order of the stream over all ranks, and the oldest leave. Which side is q is
-    an even coin of the pair (batch.flipped), the same by which translation_lm orders the sides.
+    Formula: sum over pairs of -log(exp(q.k/T) / (exp(q.k/T) + sum over queue entries n of exp(q.n/T))); nats; divided
+    by the number of pairs. q is the unit projected feature of one side by the student, k that of the other side by a
+    copy of the student without gradient, which after each move becomes momentum x itself + (1 - momentum) x student;
+    then the step's k enter the queue, in the order of the stream over all ranks, and the oldest leave. Which side is q
+    is an even coin of the pair (batch.flipped), the same by which translation_lm orders the sides.
     Shapes: q, k [P, projection_size], queue [at most queue_size, projection_size]. Within a step the queue does not
     change, so micro-batch and ranks change nothing. It begins empty (MoCo: random vectors): the first step's loss is 0.
     The copy is in eval mode and fp32, whole on every rank, also beside a student that ZeRO-3 has cut.

@@ -1,4 +1,4 @@
-"""Both sides of a pair drawn to the teacher's English sentence embedding (Reimers & Gurevych 2020, arXiv 2004.09813)."""
+"""Both sides drawn to the teacher's English sentence embedding (Reimers & Gurevych 2020, arXiv 2004.09813)."""
 
 from __future__ import annotations
 

@@ -103,7 +103,8 @@ class InBatch(OnPairs):
             features_P2H = at.beside[self.name](features_P2H)
         first_PH, second_PH = unit(features_P2H).unbind(dim=1)
         total, right = features_P2H.sum() * 0, torch.zeros((), device=features_P2H.device)
-        for u, v in zip(first_PH.split(self.size), second_PH.split(self.size), strict=True):
+        for start in range(0, len(first_PH), self.size):
+            u, v = first_PH[start : start + self.size], second_PH[start : start + self.size]
             cosines, own = u @ v.T / self.temperature, torch.arange(len(u), device=u.device)
             both = (F.cross_entropy(logits, own, reduction="sum") for logits in (cosines, cosines.T))
             total = total + sum(both) / 2

@@ -193,17 +193,17 @@ class Objective(ABC):
         """What is learnt beside the encoder: made once a run, with the same weights for a seed; at.beside[name]."""
         return None
 
-    def begin(self, student: Encoder) -> None:
+    def begin(self, student: Encoder) -> None:  # noqa: B027  (most have nothing to do)
         """See the student as it starts, whole and on its device, with `module()` in student.beside; called once."""
 
-    def after_move(self, moved: Moved) -> None:
+    def after_move(self, moved: Moved) -> None:  # noqa: B027  (most have nothing to do)
         """Called on every rank after each move of the student; what changes here must be the same on all of them."""
 
     def state(self) -> dict[str, Tensor]:
         """What it has to know to go on, besides `module()`, the same on every rank; the first one saves it."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  (most have nothing to do)
         """Go on from what `state()` gave, whatever the number of ranks that saved it."""
 
     @abstractmethod

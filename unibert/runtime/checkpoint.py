@@ -94,7 +94,9 @@ class Saver:
         """Whether this rank is still writing files."""
         return self._writer is not None and self._writer.is_alive()
 
-    def begin(self, *, players: Players, state: State, objectives: Mapping[str, dict[str, Tensor]] | None = None) -> None:
+    def begin(
+        self, *, players: Players, state: State, objectives: Mapping[str, dict[str, Tensor]] | None = None
+    ) -> None:
         """Copy the state and start to write it; `finish` makes it count.
 
         Args:
