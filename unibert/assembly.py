@@ -44,7 +44,7 @@ STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_expone
 STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 # Came later: named only where they are not as before, so that older checkpoints go on.
 LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
-LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit")
+LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit", "data.code_switch_fraction")
 log = logging.getLogger(__name__)
 
 

@@ -73,6 +73,8 @@ class Data(_Smoothed):
     when there is none."""
     parallel_ratio: Fraction = 0.0
     """Share of the stream's documents that come in translation pairs (both sides in one batch)."""
+    code_switch_fraction: Fraction = 0.0
+    """Share of the translation pairs (of several sentences, as many on both sides) that exchange their later ones."""
     identify_languages: bool = True
     """Leave out lines that an identifier (fastText's lid.176) takes with certainty for another language."""
     evaluation_sets: tuple[Path, ...] = ()

@@ -25,6 +25,8 @@ def reads_teacher(name: str, table: Table) -> bool:
 def pair_problems(recipe: Recipe) -> Iterator[str]:
     """What cannot be right, each with its fix."""
     on = {name: table for name, table in recipe.objectives.on().items() if name in ON_PAIRS}
+    if recipe.data.code_switch_fraction and not recipe.data.parallel_ratio:
+        yield "data.code_switch_fraction switches between the sides of translation pairs: set data.parallel_ratio"
     for name, table in on.items():
         where = f"[objectives.{name}]"
         if not recipe.data.parallel_ratio:

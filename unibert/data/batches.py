@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unibert.data.code_switch import exchange, read_ends
 from unibert.data.masking import mask_many
 from unibert.data.mixture import Documents, Mixture, open_pairs, read_documents
 from unibert.data.pair_views import PairViews, Texts, flipped, join, word_spans
@@ -269,6 +270,9 @@ class Stream:
         self.mixture = Mixture(recipe, shards, open_pairs(recipe, shards))
         self.words = read_words(recipe, shards)
         self.views = PairViews.of(recipe, shards)
+        self.ends = None  # of sentences, where pairs exchange them
+        if recipe.data.code_switch_fraction:
+            self.ends = read_ends(recipe.data.folder / "tokenizer", vocabulary_size=shards.vocabulary_size)
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of this rank in one step (from 0), prepared here and now."""
@@ -313,8 +317,12 @@ class Stream:
     def _micro(self, start: int) -> Batch:
         recipe = self.recipe
         stop = start + recipe.train.micro_batch_sequences
+        documents = self.mixture.read(start, stop)
+        if self.ends is not None:
+            fraction = recipe.data.code_switch_fraction
+            documents = exchange(documents, fraction=fraction, ends=self.ends, seed=recipe.train.seed)
         return make_batch(
-            self.mixture.read(start, stop),
+            documents,
             shards=self.shards,
             positions=np.arange(start, stop),
             width=recipe.data.max_sequence_tokens,
