@@ -15,6 +15,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
+from unibert.data.lines import write_json
+from unibert.data.pairs import FORMAT, VERSION
 from unibert.data.shard_format import TokenizerFacts, language_entry, write_file, write_manifest
 
 ALPHABETS = {
@@ -31,9 +33,7 @@ WIDTH = 32
 def sentences(code: str, *, count: int, seed: int = 0) -> list[str]:
     """Made-up sentences over a small vocabulary, so that there is something to learn."""
     chance = random.Random(f"{code}:{seed}")
-    words_chance = random.Random(code)
-    words = ["".join(words_chance.choices(ALPHABETS[code], k=words_chance.randint(2, 7))) for _ in range(60)]
-    return [" ".join(chance.choices(words, k=chance.randint(3, 14))) for _ in range(count)]
+    return [" ".join(chance.choices(words(code), k=chance.randint(3, 14))) for _ in range(count)]
 
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -67,6 +67,36 @@ def make_shards(folder: Path, tokenizer: PreTrainedTokenizerFast, *, count: int,
         assert file is not None
         entries[code] = language_entry([file], tokenizer=facts, facts={"characters": 1})
     write_manifest(folder, languages=entries, tokenizer=facts, max_sequence_tokens=WIDTH)
+
+
+def words(code: str) -> list[str]:
+    """The vocabulary of a language: words in the same place of two vocabularies are each other's translation."""
+    chance = random.Random(code)
+    return ["".join(chance.choices(ALPHABETS[code], k=chance.randint(2, 7))) for _ in range(60)]
+
+
+def make_pairs(data: Path, tokenizer: PreTrainedTokenizerFast, *, count: int = 80) -> None:
+    """Aligned shards and dictionaries: word by word translations, en-de, en-ru and de-ru (no English in it)."""
+    facts = TokenizerFacts.read(data / "tokenizer")
+    (data / "dictionaries").mkdir(parents=True)
+    named = {}
+    for a, b in (("en", "de"), ("en", "ru"), ("de", "ru")):
+        chance, folder, entries = random.Random(f"{a}-{b}"), data / "shards_parallel" / f"{a}-{b}", {}
+        texts = [chance.choices(range(60), k=chance.randint(2, 4)) for _ in range(count)]
+        sides = [tokenizer([" ".join(words(code)[i] for i in text) for text in texts])["input_ids"] for code in (a, b)]
+        kept = [rows for rows in zip(*sides, strict=True) if max(map(len, rows)) <= WIDTH // 2]
+        for side, code in enumerate((a, b)):
+            ids = [np.array(rows[side]) for rows in kept]
+            chunk = (np.concatenate(ids), np.array(list(map(len, ids))))
+            file = write_file(folder / f"{code}-00000.tokens", language=code, chunks=[chunk], tokenizer=facts)
+            assert file is not None
+            entries[code] = language_entry([file], tokenizer=facts, facts={"characters": 1})
+        write_manifest(folder, languages=entries, tokenizer=facts, max_sequence_tokens=WIDTH // 2)
+        named[folder.name] = {"languages": [a, b], "pairs": len(kept)}
+        lines = [f"{one}\t{other}\n" for one, other in zip(words(a), words(b), strict=True)]
+        (data / "dictionaries" / f"{a}-{b}.tsv").write_text("".join(lines), encoding="utf-8")
+    manifest = {"format": FORMAT, "version": VERSION, "tokenizer": facts.fingerprint, "language_pairs": named}
+    write_json(data / "shards_parallel" / "manifest.json", manifest)
 
 
 def make_teacher(folder: Path, tokenizer: PreTrainedTokenizerFast, *, layers: int = 2) -> None:

@@ -45,6 +45,7 @@ STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 # Came later: named only where they are not as before, so that older checkpoints go on.
 LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
 LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit", "data.drop_tokens", "data.keep_whole")
+LATER_STREAM_FIELDS += ("data.code_switch_fraction",)
 log = logging.getLogger(__name__)
 
 
@@ -108,12 +109,18 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     _check_fit(student, teacher, shards=shards, needs=needs)
     if first is None and recipe.save.export and ranks.is_first:
         _export_untrained(student, recipe)
+    student.to(device)
+    for objective in active:
+        objective.begin(student)
     players = _players(recipe, student, engines=engines, world=ranks.world)
     state = State(0, 0, 0, ranks.world, fingerprints, _versions())
     torch.manual_seed(recipe.train.seed * 65_537 + ranks.rank)  # dropout; every rank its own
     if first is not None:
         _same_stream(checkpoint.read_state(first), fingerprints, first)
         state = checkpoint.load(first, players=players, ranks=ranks)
+        for objective in active:
+            if objective.state():
+                objective.load_state(checkpoint.load_objective(first, objective.name, device=device))
         _say_what_changed(state, recipe, ranks=ranks)
     return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state, first)
 
@@ -121,7 +128,6 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
 def _players(recipe: Recipe, student: Encoder, *, engines: dict[str, dict], world: int) -> Players:
     device, micro = dist.device(), recipe.train.micro_batch_sequences
     faster = bf16_is_faster(device)
-    student.to(device)
     if recipe.train.recompute_activations:
         student.hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     players = [

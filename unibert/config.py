@@ -166,22 +166,26 @@ def _explain(error: ValidationError, *, where: str) -> str:
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
     """The field names of the table at a location, through optional tables."""
-    table: type[BaseModel] = Recipe
+    tables: list[type[BaseModel]] = [Recipe]
     for key in location:
-        field = table.model_fields.get(str(key))
-        if field is None:
-            return []
-        inner = _tables_in(field.annotation)
-        if not inner:
-            return []
-        table = inner[0]
-    return list(table.model_fields)
+        if form := [table for table in tables if _form(table) == key]:
+            tables = form  # pydantic names the form that it tried
+            continue
+        field = tables[0].model_fields.get(str(key)) if tables else None
+        tables = _tables_in(field.annotation) if field else []
+    return list(tables[0].model_fields) if tables else []
 
 
 def _tables_in(annotation: Any) -> list[type[BaseModel]]:
-    """The tables that an annotation names, as in `Teacher | None`."""
-    kinds = (annotation, *get_args(annotation))
-    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    """The tables that an annotation names, as in `Teacher | None`, or `Annotated[A | B, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for part in get_args(annotation) for table in _tables_in(part)]
+
+
+def _form(table: type[BaseModel]) -> str | None:
+    """Of a table that is one of several forms of an objective."""
+    return str(table.model_fields["form"].default) if "form" in table.model_fields else None
 
 
 def _perhaps(word: str, known: Sequence[str]) -> str:
@@ -214,8 +218,22 @@ def _table_help(tables: Sequence[type[BaseModel]]) -> Iterator[tuple[str, str, s
 def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in table.model_fields.items():
         inner = _tables_in(field.annotation)
-        if inner and inner[0] not in (Ramp, Rung, SharePhase):
+        if len(inner) > 1 and all(map(_form, inner)):
+            yield from _forms_help(inner, prefix=f"{prefix}{name}.")
+        elif len(inner) == 1 and inner[0] not in (Ramp, Rung, SharePhase):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else "demo" if field.default == (Demo(),) else str(field.default)
             yield f"{prefix}{name}", default, field.description or ""
+
+
+def _forms_help(tables: Sequence[type[BaseModel]], *, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Of an objective with several forms: `form`, and each field with the forms that have it so."""
+    yield f"{prefix}form", "", "; ".join(f"`{_form(table)}`: {(table.__doc__ or '').strip()}" for table in tables)
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for table in tables:
+        for row in _field_help(table, prefix=prefix):
+            rows.setdefault(row, []).append(str(_form(table)))
+    for (key, default, text), forms in rows.items():
+        if not key.endswith(".form"):
+            yield key, default, text if len(forms) == len(tables) else f"{text} Form {', '.join(forms)}."

@@ -79,6 +79,8 @@ class Data(_Smoothed):
     """Probability that a token is left out of a document that is not kept whole (UniDrop's data dropout)."""
     keep_whole: Fraction = 0.5
     """Probability that data.drop_tokens leaves a document whole."""
+    code_switch_fraction: Fraction = 0.0
+    """Share of the translation pairs (of several sentences, as many on both sides) that exchange their later ones."""
     identify_languages: bool = True
     """Leave out lines that an identifier (fastText's lid.176) takes with certainty for another language."""
     evaluation_sets: tuple[Path, ...] = ()

@@ -105,6 +105,111 @@ class LanguageConfusion(Table):
     `label_flip`: the cross-entropy of a wrong language, the same for a document whenever it is read."""
 
 
+class TranslationLM(Table):
+    """Cross-entropy at the masked positions of both sides of a translation pair read as one text."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+    reset_positions: bool = False
+    """Positions of the second side begin again, as if it stood alone."""
+    shuffle_order: bool = True
+    """Either side comes first, by an even coin; else the one whose language comes first in `languages`."""
+
+
+class _Alignment(Table):
+    """What objectives that compare the sentences of a pair have in common."""
+
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+    feature: Literal["cls", "mean"] = "cls"
+    """A sentence's feature: the first token's last hidden state, or the mean over its tokens."""
+    reading: Literal["unmasked", "masked"] = "unmasked"
+    """What the student reads; `masked` saves a forward where another objective reads the masked text anyway."""
+
+
+class InBatchContrast(_Alignment):
+    """Each side finds its translation among those of a group of pairs."""
+
+    form: Literal["info_nce"] = "info_nce"
+    """In-batch InfoNCE."""
+    group_pairs: Positive = 8
+    """Pairs that are compared with each other: consecutive ones; the pairs of a micro-batch are a multiple of it."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Divides the cosines."""
+    projection_size: Positive | None = None
+    """Width of a learned non-linear projection of the features; none when absent."""
+
+
+class MomentumContrast(_Alignment):
+    """One side finds its translation, encoded by a slowly following copy of the student, among those of a queue."""
+
+    form: Literal["momentum"] = "momentum"
+    """Momentum contrast (PPA)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Divides the cosines."""
+    projection_size: Positive = 300
+    """Width of the learned non-linear projection."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """What the copy keeps of itself at each step."""
+    queue_size: Positive = 32768
+    """Newest sentences of the copy that are compared with."""
+
+
+class Bootstrap(_Alignment):
+    """The translation's feature predicts the teacher's of the English side, through a fixed random projection."""
+
+    form: Literal["byol"] = "byol"
+    """BYOL-like (MMKD)."""
+    group_pairs: Positive = 8
+    """Pairs over which batches are normalised: consecutive ones; the pairs of a micro-batch are a multiple of it."""
+    projection_size: Positive = 128
+    """Width of what is compared."""
+
+
+class MeanSquared(_Alignment):
+    """Both sides' features come near the teacher's of the English side."""
+
+    form: Literal["mse"] = "mse"
+    """Mean squared distance (Reimers and Gurevych 2020)."""
+
+
+SentenceAlignment = InBatchContrast | MomentumContrast | Bootstrap | MeanSquared
+
+
+class IndexedWords(Table):
+    """The student's English words, read with their translation, find the teacher's by their place in the sentence."""
+
+    form: Literal["index"] = "index"
+    """By index on the English side (MMKD)."""
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+
+
+class DictionaryWords(Table):
+    """Words that a dictionary knows as translations find each other among the words of the two sides."""
+
+    form: Literal["dictionary"] = "dictionary"
+    """By a dictionary."""
+    weight: float | Ramp = 1.0
+    """Weight of the term."""
+    reading: Literal["unmasked", "masked"] = "unmasked"
+    """What the student reads; `masked` saves a forward where another objective reads the masked text anyway."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Divides the cosines."""
+
+
+WordAlignment = IndexedWords | DictionaryWords
+
+
+class Structure(_Alignment):
+    """Sentences are as near to each other in the translations as in the teacher's English."""
+
+    group_pairs: Positive = 8
+    """Pairs that are compared with each other: consecutive ones; the pairs of a micro-batch are a multiple of it."""
+    projection_size: Positive = 128
+    """Width of the heads."""
+
+
 class Objectives(Table):
     """An absent table means off."""
 
@@ -115,6 +220,10 @@ class Objectives(Table):
     distill_relations: DistillRelations | None = None
     language_guess: LanguageGuess | None = None
     language_confusion: LanguageConfusion | None = None
+    translation_lm: TranslationLM | None = None
+    align_sentences: Annotated[SentenceAlignment, Field(discriminator="form")] | None = None
+    align_words: Annotated[WordAlignment, Field(discriminator="form")] | None = None
+    structure: Structure | None = None
 
     def on(self) -> dict[str, Table]:
         """The objectives that are on, in the order of this class."""

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from unibert.data_tables import Data, Masking, Tokenizer
-from unibert.objective_tables import Objectives
+from unibert.objective_tables import Objectives, TranslationLM
+from unibert.pair_rules import pair_problems
 from unibert.table import Fraction, Positive, Table
 
 StepRange = Annotated[str, Field(pattern=r"^\d+(:\d+)?$")]
@@ -225,6 +226,13 @@ class Recipe(Table):
         """Where the run writes."""
         return self.runs_folder / self.name
 
+    @property
+    def joined(self) -> TranslationLM | None:
+        """How both sides of translation pairs are read as one text; None when no objective reads them so."""
+        words = self.objectives.align_words
+        by_index = TranslationLM() if words is not None and words.form == "index" else None
+        return self.objectives.translation_lm or by_index
+
     @model_validator(mode="after")
     def _belongs_together(self) -> Recipe:
         problems = list(_contradictions(self))
@@ -259,6 +267,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             f"data.parallel_ratio puts two sides into one micro-batch: let train.micro_batch_sequences be even, not "
             f"{recipe.train.micro_batch_sequences}"
         )
+    yield from pair_problems(recipe)
     for text in recipe.train.skip_steps:
         first, _, last = text.partition(":")
         if last and int(last) < int(first):

@@ -30,7 +30,7 @@ from unibert.models.discriminator import Feature, judged_documents
 from unibert.models.encoder import EncoderOutput, encode
 from unibert.models.wanted import Wanted
 from unibert.nonfinite import report_nonfinite
-from unibert.objectives import MicroStep, Objective, Term, Turn
+from unibert.objectives import MicroStep, Moved, Objective, Term, Turn
 from unibert.observe import flops
 from unibert.observe.logger import RunLogger
 from unibert.observe.meter import Meter
@@ -174,6 +174,8 @@ class Trainer:
                     self.take_turn(turn, weights=weights, divisors=seen)
                     turn = None
         student.move()
+        for objective in run.objectives:
+            objective.after_move(Moved(student.weights, dist.everyone_says))
         return self.summarise(step, micros, weights=weights, judged_by_language=judged_by_language)
 
     def take_turn(self, turn: Turn, *, weights: dict[str, float], divisors: list[float]) -> None:
@@ -227,8 +229,14 @@ class Trainer:
         student = partial(encode, engine)
         at.student = _read(student, batch, needs.student)
         at.student_unmasked = _read(student, batch, needs.student_unmasked, unmasked=True)
+        read = [batch]
+        if needs.joined is not None:
+            assert batch.joined is not None, "Recipe.joined knows which objectives read pairs as one text"
+            at.joined = student(batch.joined, needs.joined)
+            read.append(batch.joined)
         at.beside = engine.module.beside
-        self.meter.count(tokens=batch.tokens, places=batch.input_ids.numel(), samples=batch.documents)
+        tokens, places = sum(one.tokens for one in read), sum(one.input_ids.numel() for one in read)
+        self.meter.count(tokens=tokens, places=places, samples=batch.documents)
         return at
 
     def loss(
@@ -324,7 +332,8 @@ class Trainer:
         self.watchdog.beat("saving a checkpoint")
         self.finish_save()
         self.logger.sync()
-        self.saver.begin(players=run.players, state=run.state)
+        remembered = {objective.name: objective.state() for objective in run.objectives}
+        self.saver.begin(players=run.players, state=run.state, objectives=remembered)
         if not self.recipe.save.background:
             self.finish_save()
 

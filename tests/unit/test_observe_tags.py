@@ -10,6 +10,9 @@ from unibert.observe import tags
 
 def recipe(*objectives: str, languages=("en", "de", "ru"), optimizer="adamw") -> Recipe:
     parts = {"objectives": {name: {} for name in objectives}, "student": {"start": "random"}}
+    if "align_sentences" in objectives:
+        parts["objectives"]["align_sentences"] = {"form": "info_nce"}
+        parts["data"] = {"parallel_ratio": 0.5}
     parts["optimizer"] = {"name": optimizer}
     if any(name.startswith("distill_") for name in objectives):
         parts["teacher"] = {}
@@ -27,7 +30,7 @@ def test_bare_recipe_has_neither_teacher_nor_adversary():
 
 
 def test_full_recipe_has_all_of_them_once_and_no_placeholder_is_left():
-    on = ("masked_lm", "distill_hidden", "distill_logits", "language_guess", "language_confusion")
+    on = ("masked_lm", "distill_hidden", "distill_logits", "language_guess", "language_confusion", "align_sentences")
     full = recipe(*on, optimizer="lamb")
     found = tags.applicable(full, device_peak_known=True)
     assert len(found) == len(set(found)) and not any("<" in tag for tag in found)

@@ -10,14 +10,17 @@ import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unibert.data.code_switch import exchange, read_ends
 from unibert.data.dropout import drop_tokens
 from unibert.data.masking import mask_many
 from unibert.data.mixture import Documents, Mixture, open_pairs, read_documents
+from unibert.data.pair_views import PairViews, Texts, flipped, join, word_spans
 from unibert.data.shards import ShardSet
 from unibert.data.words import WordPieces
 from unibert.errors import ConfigError, DataError
@@ -54,6 +57,16 @@ class Batch:
     """Tokens that are not padding."""
     pairs: Tensor = field(default_factory=lambda: torch.empty((0, 2), dtype=torch.int64))
     """int64 [P, 2]: documents that are each other's translation."""
+    flipped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    """bool [P]: an even coin of each pair; where the order of its sides is random, the second goes first."""
+    word_positions: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """int64 [W]: places of the first pieces of words, by document, ascending in each; empty when nobody asks."""
+    word_pairs: Tensor = field(default_factory=lambda: torch.empty((0, 2), dtype=torch.int64))
+    """int64 [N, 2]: words (of the W) of a pair's two sides that a dictionary knows as translations."""
+    joined: Batch | None = None
+    """Both sides of pair p as document p, in rows of their own; None when nobody reads it. See pair_views.join."""
+    side_starts: Tensor = field(default_factory=lambda: torch.empty((0, 2), dtype=torch.int64))
+    """int64 [P, 2], of `joined`: its place of a token is this, of the token's side, plus the place in that side."""
 
     def attention_mask(self) -> Tensor:
         """Bool [R, 1, S, S]: true where query and key are of one document.
@@ -77,7 +90,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
         tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.type == "Tensor"}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return replace(self, joined=self.joined and self.joined.to(device), **moved)
 
     @property
     def targets(self) -> int:
@@ -135,6 +149,7 @@ def make_batch(
     masking: Masking,
     seed: int,
     words: WordPieces | None = None,
+    views: PairViews | None = None,
 ) -> Batch:
     """Mask and pack D documents.
 
@@ -146,42 +161,81 @@ def make_batch(
         masking: fractions.
         seed: of the masks.
         words: see `mask_many`.
+        views: what is wanted of the pairs among them besides their sides.
     """
-    texts = documents.texts
-    lengths = np.array([len(text) for text in texts])
-    ids_T = np.concatenate(texts)
-    shown_T, targets_M, target_ids_M = mask_many(
-        ids_T,
-        lengths=lengths,
-        sample_ids=documents.ids,
-        epochs=documents.epoch,
-        seed=seed,
-        masking=masking,
-        special=shards.special,
-        vocabulary_size=shards.vocabulary_size,
-        words=words,
-    )
-    starts_D, rows = first_fit(lengths, width=width)
+    lengths = np.array([len(text) for text in documents.texts])
+    ids_T = np.concatenate(documents.texts)
+    facts = {"masking": masking, "special": shards.special, "vocabulary_size": shards.vocabulary_size}
+
+    def mask(ids: np.ndarray, lengths: np.ndarray, sample_ids: np.ndarray, epochs: np.ndarray) -> Any:
+        return mask_many(ids, lengths=lengths, sample_ids=sample_ids, epochs=epochs, seed=seed, words=words, **facts)
+
     place_T = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    where_T = np.repeat(starts_D, lengths) + place_T
+    shown_T, targets_M, target_ids_M = mask(ids_T, lengths, documents.ids, documents.epoch)
+    laid, where_T = _lay(Texts(shown_T, place_T, lengths, targets_M, target_ids_M), width=width, pad=shards.special.pad)
+    batch = Batch(
+        **laid,
+        language=torch.from_numpy(documents.language),
+        sample_ids=torch.from_numpy(positions.astype(np.int64)),
+        pairs=torch.from_numpy(documents.pairs),
+    )
+    if views is None:
+        return batch
+    flips = flipped(documents, seed=seed)
+    batch = replace(batch, flipped=torch.from_numpy(flips), **_words(documents, ids_T, where_T, lengths, views, shards))
+    if views.joined is None:
+        return batch
+    texts, shifts_P2 = join(documents, form=views.joined, flips=flips, mask=mask)
+    both, _ = _lay(texts, width=width, pad=shards.special.pad)
+    joined = Batch(
+        **both,
+        language=batch.language[batch.pairs[:, 0]],
+        sample_ids=batch.sample_ids[batch.pairs[:, 0]],
+        side_starts=both["cls_positions"][:, None] + torch.from_numpy(shifts_P2),
+    )
+    return replace(batch, joined=joined)
+
+
+def _lay(texts: Texts, *, width: int, pad: int) -> tuple[dict[str, Any], np.ndarray]:
+    """Pack documents: (what a Batch says of them, where each token stands in the flattened rows [T])."""
+    starts_D, rows = first_fit(texts.lengths, width=width)
+    rows = max(rows, 1)  # a model reads at least one row, of padding where there is nothing
+    before_D = np.cumsum(texts.lengths) - texts.lengths
+    where_T = np.repeat(starts_D - before_D, texts.lengths) + np.arange(len(texts.shown))
 
     def spread(values_T: np.ndarray, empty: int) -> Tensor:
         flat = np.full(rows * width, empty, dtype=np.int64)
         flat[where_T] = values_T
         return torch.from_numpy(flat.reshape(rows, width))
 
-    return Batch(
-        input_ids=spread(shown_T, shards.special.pad),
-        position_ids=spread(place_T, 0),
-        document=spread(np.repeat(np.arange(len(lengths)), lengths), -1),
-        target_positions=torch.from_numpy(where_T[targets_M]),
-        target_ids=torch.from_numpy(target_ids_M),
-        cls_positions=torch.from_numpy(starts_D),
-        language=torch.from_numpy(documents.language),
-        sample_ids=torch.from_numpy(positions.astype(np.int64)),
-        tokens=len(ids_T),
-        pairs=torch.from_numpy(documents.pairs),
-    )
+    laid = {
+        "input_ids": spread(texts.shown, pad),
+        "position_ids": spread(texts.places, 0),
+        "document": spread(np.repeat(np.arange(len(texts.lengths)), texts.lengths), -1),
+        "target_positions": torch.from_numpy(where_T[texts.targets]),
+        "target_ids": torch.from_numpy(texts.target_ids),
+        "cls_positions": torch.from_numpy(starts_D),
+        "tokens": len(texts.shown),
+    }
+    return laid, where_T
+
+
+def _words(
+    documents: Documents,
+    ids_T: np.ndarray,
+    where_T: np.ndarray,
+    lengths: np.ndarray,
+    views: PairViews,
+    shards: ShardSet,
+) -> dict[str, Tensor]:
+    """What a Batch says of words, when that is asked for."""
+    if views.pieces is None:
+        return {}
+    starts, ends = word_spans(ids_T, lengths, pieces=views.pieces, special=shards.special)
+    words = {"word_positions": torch.from_numpy(where_T[starts])}
+    if views.dictionaries is not None:
+        words["word_pairs"] = torch.from_numpy(views.dictionaries.matches(documents, ids_T, starts=starts, ends=ends))
+    return words
 
 
 def read_words(recipe: Recipe, shards: ShardSet) -> WordPieces | None:
@@ -216,6 +270,10 @@ class Stream:
         self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
         self.mixture = Mixture(recipe, shards, open_pairs(recipe, shards))
         self.words = read_words(recipe, shards)
+        self.views = PairViews.of(recipe, shards)
+        self.ends = None  # of sentences, where pairs exchange them
+        if recipe.data.code_switch_fraction:
+            self.ends = read_ends(recipe.data.folder / "tokenizer", vocabulary_size=shards.vocabulary_size)
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of this rank in one step (from 0), prepared here and now."""
@@ -261,6 +319,9 @@ class Stream:
         recipe = self.recipe
         stop = start + recipe.train.micro_batch_sequences
         documents = self.mixture.read(start, stop)
+        if self.ends is not None:
+            fraction = recipe.data.code_switch_fraction
+            documents = exchange(documents, fraction=fraction, ends=self.ends, seed=recipe.train.seed)
         if fraction := recipe.data.drop_tokens:
             documents = drop_tokens(
                 documents, fraction=fraction, keep_whole=recipe.data.keep_whole, seed=recipe.train.seed
@@ -273,6 +334,7 @@ class Stream:
             masking=recipe.masking,
             seed=recipe.train.seed,
             words=self.words,
+            views=self.views,
         )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -134,10 +134,12 @@ def add_tokens(
     hf.resize_token_embeddings(before + len(names), mean_resizing=False)
     with torch.no_grad():
         _table(hf)[before:] = rows_NH
-        bias_V = hf.get_output_embeddings().bias
+        output: Any = hf.get_output_embeddings()
+        bias_V = output.bias
         bias_V[before:] = bias_V[:before].min()
     hf.tie_weights()
-    return [tokenizer.convert_tokens_to_ids(name) for name in names]
+    known = tokenizer.get_vocab()
+    return [known[name] for name in names]
 
 
 def with_entities(

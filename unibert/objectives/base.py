@@ -10,7 +10,7 @@ V vocabulary, L languages.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unibert.data.batches import Batch
 from unibert.errors import DataError
 from unibert.models.discriminator import Feature, features, judged_documents
-from unibert.models.encoder import EncoderOutput
+from unibert.models.encoder import Encoder, EncoderOutput
 from unibert.models.wanted import Sizes, Wanted
 from unibert.objective_tables import Ramp
 from unibert.schema import Recipe, Table
@@ -39,6 +39,8 @@ class Needs:
     """Of the teacher's reading of the masked text."""
     teacher_unmasked: Wanted | None = None
     """Of its reading of the text as it was."""
+    joined: Wanted | None = None
+    """Of the student's reading of both sides of each translation pair as one masked text (batch.joined)."""
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(*(_both(getattr(self, name), getattr(other, name)) for name in vars(self)))
@@ -72,6 +74,7 @@ class MicroStep:
     discriminate: Callable[[Tensor], Tensor] | None = None
     student_unmasked: EncoderOutput | None = None
     teacher_unmasked: EncoderOutput | None = None
+    joined: EncoderOutput | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -141,6 +144,19 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The student after one of its moves. Every rank is there: what is called here may wait for the others.
+
+    Attributes:
+        weights: names -> (name, whole weight), one after the other; valid until the next one is asked for.
+        everyone: this rank's value -> every rank's, by rank.
+    """
+
+    weights: Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
+    everyone: Callable[[Any], list[Any]]
+
+
+@dataclass(frozen=True)
 class Setting:
     """What an objective is made for. `recipe` is whole and checked."""
 
@@ -184,6 +200,19 @@ class Objective(ABC):
     def module(self) -> nn.Module | None:
         """What is learnt beside the encoder: made once a run, with the same weights for a seed; at.beside[name]."""
         return None
+
+    def begin(self, student: Encoder) -> None:  # noqa: B027  (most have nothing to do)
+        """See the student as it starts, whole and on its device, with `module()` in student.beside; called once."""
+
+    def after_move(self, moved: Moved) -> None:  # noqa: B027  (most have nothing to do)
+        """Called on every rank after each move of the student; what changes here must be the same on all of them."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it has to know to go on, besides `module()`, the same on every rank; the first one saves it."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  (most have nothing to do)
+        """Go on from what `state()` gave, whatever the number of ranks that saved it."""
 
     @abstractmethod
     def count(self, batch: Batch) -> int:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from unibert.config import Recipe
 from unibert.languages import script_of
+from unibert.pair_rules import reads_teacher
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ EACH_PLAYER = When(
 ADVERSARY = When("language_guess is on", lambda recipe: _once(recipe.objectives.language_guess is not None))
 TEACHER_LOGITS = When("distill_logits is on", lambda recipe: _once(recipe.objectives.distill_logits is not None))
 TEACHER = When(
-    "a distill objective is on",
-    lambda recipe: _once(any(name.startswith("distill_") for name in recipe.objectives.on())),
+    "an objective learns from the teacher",
+    lambda recipe: _once(
+        any(name.startswith("distill_") or reads_teacher(name, table) for name, table in recipe.objectives.on().items())
+    ),
+)
+IN_BATCH = When(
+    "align_sentences has form info_nce",
+    lambda recipe: _once(getattr(recipe.objectives.align_sentences, "form", None) == "info_nce"),
 )
 EVALUATION = When("evaluation steps", lambda recipe: _once(True), evaluation=True)
 TO_ENGLISH = When(
@@ -92,7 +99,7 @@ KNOWN_DEVICE = When("a device of known peak", lambda recipe: _once(True), known_
 TAGS: tuple[Tag, ...] = (
     Tag("loss/total", "weighted sum", ALWAYS, "sum of weight x loss over the student's objectives"),
     Tag(
-        "loss/<objective>", "nats; of hidden states, scores, maps and mse: squared distance", EACH_OBJECTIVE,
+        "loss/<objective>", "nats; of states, scores, maps: squared distance; align_sentences: by form", EACH_OBJECTIVE,
         "the loss before its weight: sum of its terms / their number, over all ranks",
     ),
     Tag(
@@ -110,6 +117,10 @@ TAGS: tuple[Tag, ...] = (
     Tag(
         "teacher/agreement_top1", "fraction", TEACHER_LOGITS,
         "compared positions where the student's first choice is the teacher's",
+    ),
+    Tag(
+        "align/retrieval_top1", "fraction", IN_BATCH,
+        "first sides whose nearest second side in their group is their own translation",
     ),
     Tag(
         "eval/masked_cross_entropy", "nats per target", EVALUATION,

@@ -1,6 +1,6 @@
 """Checkpoints: a folder that is complete or does not count, and that any number of ranks can read.
 
-    checkpoints/step_00001000/{student/, discriminator/, rng/rank_00000.pt, state.json, COMPLETE}
+    checkpoints/step_00001000/{student/, discriminator/, objectives/, rng/rank_00000.pt, state.json, COMPLETE}
 
 Saving copies the state to host memory; the files are then written beside the training, into a temporary folder.
 When every rank has written, the first one adds COMPLETE, with each file's size and CRC-32, and renames the folder.
@@ -17,12 +17,16 @@ import random
 import shutil
 import threading
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from unibert.errors import CheckpointError
 from unibert.runtime import engine_state
@@ -90,8 +94,15 @@ class Saver:
         """Whether this rank is still writing files."""
         return self._writer is not None and self._writer.is_alive()
 
-    def begin(self, *, players: Players, state: State) -> None:
+    def begin(
+        self, *, players: Players, state: State, objectives: Mapping[str, dict[str, Tensor]] | None = None
+    ) -> None:
         """Copy the state and start to write it; `finish` makes it count.
+
+        Args:
+            players: their engines' state.
+            state: of the run.
+            objectives: what objectives remember, by name; the first rank writes it.
 
         Raises:
             CheckpointError: the disk is full or unwritable; the checkpoints before are untouched.
@@ -103,7 +114,12 @@ class Saver:
             self._failed = _try(lambda: self._make_room(unfinished))
         self._raise_if_any_failed()
         copies = {player.name: engine_state.snapshot(player.engine, rank=self.ranks.rank) for player in players}
-        arguments = (copies, _rng_state(), unfinished)
+        remembered = {
+            name: {key: value.to("cpu", copy=True) for key, value in tensors.items()}
+            for name, tensors in (objectives or {}).items()
+            if tensors and self.ranks.is_first
+        }
+        arguments = (copies, remembered, _rng_state(), unfinished)
         self._writer = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._writer.start()
         if not self.table.background:
@@ -138,12 +154,22 @@ class Saver:
         (unfinished / "rng").mkdir(parents=True)
         _check_room(self.folder)
 
-    def _write(self, copies: dict[str, Snapshot], rng: dict[str, Any], unfinished: Path) -> None:
+    def _write(
+        self,
+        copies: dict[str, Snapshot],
+        remembered: dict[str, dict[str, Tensor]],
+        rng: dict[str, Any],
+        unfinished: Path,
+    ) -> None:
         """This rank's files; runs beside the training."""
 
         def write() -> None:
             rank = self.ranks.rank
             files = [file for name, copy in copies.items() for file in copy.write(unfinished / name, rank=rank)]
+            for name, tensors in remembered.items():
+                files.append(_remembered(unfinished, name))
+                files[-1].parent.mkdir(exist_ok=True)
+                save_file(tensors, files[-1])
             files.append(unfinished / "rng" / f"rank_{rank:05d}.pt")
             torch.save(rng, files[-1])
             self._written = {str(file.relative_to(unfinished)): _to_disk(file) for file in files}
@@ -240,6 +266,25 @@ def load(path: Path, *, players: Players, ranks: Ranks) -> State:
     return state
 
 
+def load_objective(path: Path, name: str, *, device: torch.device) -> dict[str, Tensor]:
+    """What an objective remembered in a checkpoint.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be read.
+    """
+    file = _remembered(path, name)
+    if not file.is_file():
+        raise CheckpointError(f"{path} holds nothing of {name}: was the run's recipe another one?")
+    try:
+        return load_file(file, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read: {error}") from error
+
+
+def _remembered(folder: Path, name: str) -> Path:
+    return folder / "objectives" / f"{name}.safetensors"
+
+
 def read_state(path: Path) -> State:
     """The state of a checkpoint."""
     return State(**json.loads((path / STATE).read_text()))
@@ -259,8 +304,6 @@ def prune(folder: Path, *, table: Save) -> None:
 
 def _try(work: Any) -> str | None:
     """Why it failed, or None. torch and safetensors turn a failed write into errors of their own."""
-    from safetensors import SafetensorError
-
     try:
         work()
     except OSError as error:

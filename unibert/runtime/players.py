@@ -7,7 +7,7 @@ tutorial pattern is silently wrong there. Between two moves a player goes back o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,18 @@ from unibert.runtime import dsconfig
 from unibert.runtime.lamb import Lamb
 from unibert.runtime.optimizers import at_rest
 from unibert.runtime.shards import inner_optimizer, shards_of
+
+
+@contextmanager
+def gathered(parameter: nn.Parameter) -> Iterator[None]:
+    """A parameter is whole inside, on every rank, also where ZeRO-3 has cut it."""
+    if not hasattr(parameter, "ds_id"):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter]):
+        yield
 
 
 class Player:
@@ -143,6 +155,13 @@ class Player:
         norm = norm if plain else self.engine.get_global_grad_norm()
         assert norm is not None, "every wrapped optimizer keeps its norm"
         self.grad_norm = float(norm) / scale
+
+    def weights(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        """Whole weights by name, valid until the next one is asked for; every rank asks for all of the same ones."""
+        for name, parameter in self.module.named_parameters():
+            if name in names:
+                with gathered(parameter):
+                    yield name, parameter.detach()
 
     def _hopeless(self) -> NumericsError:
         return NumericsError(
