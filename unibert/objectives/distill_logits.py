@@ -20,7 +20,7 @@ class DistillLogits(Objective):
     """
 
     name = "distill_logits"
-    needs = Needs(student=Wanted(masked_logits=True), teacher=Wanted(masked_logits=True))
+    needs = Needs(student=Wanted(masked_logits=True), teacher=Wanted(masked_logits=True, last_hidden=False))
 
     def __init__(self, table: Table, setting: Setting) -> None:
         super().__init__(table, setting)

@@ -1,0 +1,71 @@
+"""The teacher: a frozen encoder whose answers the student learns from, in several kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from transformers import AutoConfig
+
+from unibert.config import Recipe
+from unibert.errors import DataError
+from unibert.models.encoder import load_encoder
+from unibert.models.folders import newest_export
+from unibert.models.precision import bf16_is_faster
+from unibert.models.teacher.base import Lessons, Teacher
+from unibert.models.teacher.resident import ResidentTeacher
+from unibert.models.wanted import Sizes
+from unibert.teacher_tables import Teacher as TeacherTable
+
+__all__ = ["Lessons", "ResidentTeacher", "Teacher", "load_resident", "load_teacher", "teacher_dtype", "teacher_sizes"]
+
+
+def teacher_sizes(recipe: Recipe) -> Sizes | None:
+    """The shape of the recipe's teacher, without reading a weight; None when there is none to be read."""
+    table = recipe.teacher
+    if table is None:
+        return None
+    try:
+        return Sizes.of(AutoConfig.from_pretrained(newest_export(table.path or table.trimmed), local_files_only=True))
+    except (DataError, OSError, ValueError, AttributeError):
+        return None  # who needs it says so
+
+
+def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[str, str] | None = None) -> Teacher:
+    """The teacher named by teacher.path (else teacher.trimmed), of the kind that the recipe says.
+
+    Args:
+        recipe: with a [teacher].
+        device: that it works on, or answers to.
+        fingerprints: of the stream that it will read, for a cached one.
+
+    Raises:
+        ConfigError, DataError: there is no model in that folder, it is damaged, or a cache is not of it.
+    """
+    table = recipe.teacher
+    assert table is not None, "the recipe has no [teacher]"
+    if table.kind == "offloaded":
+        from unibert.models.teacher.offloaded import load_offloaded
+
+        return load_offloaded(table, device=device)
+    if table.kind == "cached":
+        from unibert.models.teacher.cached import open_cache
+
+        return open_cache(recipe, device=device, fingerprints=fingerprints or {})
+    return load_resident(table, device=device)
+
+
+def load_resident(table: TeacherTable, *, device: torch.device) -> ResidentTeacher:
+    """The whole teacher on a device, whatever kind the table says."""
+    encoder, has_head = load_encoder(newest_export(table.path or table.trimmed))
+    encoder.to(device).cast(teacher_dtype(table, device=device))
+    if table.head_dtype == "fp32":
+        encoder.head_in_fp32()
+    ahead = table.ahead == "on" or (table.ahead == "auto" and device.type != "cpu")
+    return ResidentTeacher(encoder, has_head=has_head, ahead=ahead)
+
+
+def teacher_dtype(table: TeacherTable, *, device: torch.device) -> torch.dtype:
+    """Precision of the frozen forward on a device."""
+    low = table.dtype == "bf16" or (table.dtype == "auto" and bf16_is_faster(device))
+    return torch.bfloat16 if low else torch.float32

