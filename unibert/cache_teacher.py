@@ -26,9 +26,10 @@ from unibert.errors import ConfigError
 from unibert.models.encoder import load_encoder
 from unibert.models.folders import newest_export, replaced_folder, save_hf
 from unibert.models.precision import bf16_is_faster
-from unibert.models.teacher import Teacher, load_resident, load_teacher
+from unibert.models.teacher import Teacher, load_one, our_pieces
 from unibert.models.teacher.cache_format import FORMAT, VERSION, Spans, write_shard
 from unibert.models.teacher.cached import expected_facts, packed_rows, source_config, top_rows
+from unibert.models.teacher.pieces import Pieces, with_our_pieces
 from unibert.models.wanted import Wanted
 from unibert.plan import first_sample
 
@@ -133,24 +134,27 @@ def _write_head(source: Path, folder: Path) -> bool:
     return has_head
 
 
-_readers: dict[str, tuple[Stream, Teacher]] = {}
+_readers: dict[str, tuple[Stream, Teacher, Pieces | None]] = {}
 """Of this process, by the recipe: read once, for all its shards."""
 
 
-def _read(recipe: Recipe) -> tuple[Stream, Teacher]:
+def _read(recipe: Recipe) -> tuple[Stream, Teacher, Pieces | None]:
     name = to_toml(recipe)
     if name not in _readers:
         table, device = recipe.teacher, _device()
         assert table is not None
-        teacher = load_resident(table, device=device) if table.kind == "cached" else load_teacher(recipe, device=device)
+        teacher = load_one(table, device=device)
+        source = newest_export(table.path or table.trimmed)
+        pieces = our_pieces(recipe, teacher, source=source)
+        with_our_pieces(teacher, pieces, source=source)  # refuses other vocabularies
         _readers.clear()
-        _readers[name] = (_stream(recipe), teacher)
+        _readers[name] = (_stream(recipe), teacher, pieces)
     return _readers[name]
 
 
 def _write(job: Job) -> Done:
     """One shard."""
-    stream, teacher = _read(job.recipe)
+    stream, teacher, pieces = _read(job.recipe)
     table = job.recipe.teacher
     assert table is not None
     topk, last = table.cache == "topk", teacher.sizes.layers
@@ -159,7 +163,8 @@ def _write(job: Job) -> Done:
     for step in range(job.first, job.last + 1):
         for batch in stream.step(step - 1):
             spans = Spans.of(batch)
-            out = teacher.forward(batch.to(teacher.device), wanted)
+            read = pieces.read(batch) if pieces else batch
+            out = teacher.forward(read.to(teacher.device), wanted)
             rows = {"targets": spans.targets_D, "tokens": spans.tokens_D, "masks": spans.masks_D}
             states_MH = out.last_hidden.flatten(0, 1)[batch.target_positions.to(teacher.device)]
             if topk:

@@ -21,6 +21,7 @@ from unibert.objective_tables import Objectives, Ramp
 from unibert.parallel_tables import Alignment
 from unibert.schema import Masking, Recipe, Rung, Table
 from unibert.source_tables import Corpus, Demo
+from unibert.teacher_tables import OtherTeacher
 
 __all__ = [
     "Masking",
@@ -214,7 +215,7 @@ def _table_help(tables: Sequence[type[BaseModel]]) -> Iterator[tuple[str, str, s
 def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in table.model_fields.items():
         inner = _tables_in(field.annotation)
-        if inner and inner[0] not in (Ramp, Rung, SharePhase):
+        if inner and inner[0] not in (Ramp, Rung, SharePhase, OtherTeacher):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else "demo" if field.default == (Demo(),) else str(field.default)

@@ -234,6 +234,24 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
     yield from _vocabulary_problems(recipe)
+    yield from _teacher_problems(recipe)
+
+
+def _teacher_problems(recipe: Recipe) -> Iterator[str]:
+    """Several teachers that cannot share the work."""
+    if recipe.teacher is None or not recipe.teacher.more:
+        return
+    table, named = recipe.teacher, [code for other in recipe.teacher.more for code in other.languages]
+    if table.kind == "cached":
+        yield "[[teacher.more]]: a cache is of one teacher; use kind = resident or offloaded"
+    if table.several == "by_language" and not all(other.languages for other in table.more):
+        yield 'teacher.several = "by_language": give every [[teacher.more]] its languages'
+    if table.several != "by_language" and named:
+        yield f'[[teacher.more]] has languages, which teacher.several = "{table.several}" does not read'
+    if strangers := sorted(set(named) - set(recipe.languages)):
+        yield f"[[teacher.more]] names {', '.join(strangers)}, not among the recipe's languages"
+    if twice := sorted({code for code in named if named.count(code) > 1}):
+        yield f"[[teacher.more]] gives {', '.join(twice)} to two teachers"
 
 
 def _vocabulary_problems(recipe: Recipe) -> Iterator[str]:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from unibert.table import Positive, Table
+
+
+class OtherTeacher(Table):
+    """A further teacher, read as the first one is."""
+
+    path: Path
+    """A Hugging Face folder, or a run folder (its newest export)."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Its part, as of the first one's teacher.weight."""
+    languages: tuple[str, ...] = ()
+    """Codes of the languages whose documents are its, when several = by_language."""
 
 
 class Teacher(Table):
@@ -45,3 +58,10 @@ class Teacher(Table):
     """Logits of a position in a `topk` cache; the others share what probability is left."""
     cache_shard_documents: Positive = 4096
     """Documents of a file of a cache, rounded to whole steps; a command that was cut off loses at most one file's."""
+    more: tuple[OtherTeacher, ...] = ()
+    """Further teachers, `[[teacher.more]]` tables; of one width and depth with the first where states are compared."""
+    several: Literal["mixed", "by_language", "drawn"] = "mixed"
+    """What several teachers do: their distributions and states are averaged by weight; each reads the documents of its
+    languages, the first one those of no other; or one is drawn by weight for each step."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """The first one's part among several."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig
@@ -13,11 +14,22 @@ from unibert.models.encoder import load_encoder
 from unibert.models.folders import newest_export
 from unibert.models.precision import bf16_is_faster
 from unibert.models.teacher.base import Lessons, Teacher
+from unibert.models.teacher.pieces import Pieces, compare, with_our_pieces
 from unibert.models.teacher.resident import ResidentTeacher
 from unibert.models.wanted import Sizes
 from unibert.teacher_tables import Teacher as TeacherTable
 
-__all__ = ["Lessons", "ResidentTeacher", "Teacher", "load_resident", "load_teacher", "teacher_dtype", "teacher_sizes"]
+__all__ = [
+    "Lessons",
+    "ResidentTeacher",
+    "Teacher",
+    "load_one",
+    "load_resident",
+    "load_teacher",
+    "our_pieces",
+    "teacher_dtype",
+    "teacher_sizes",
+]
 
 
 def teacher_sizes(recipe: Recipe) -> Sizes | None:
@@ -40,18 +52,36 @@ def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[
         fingerprints: of the stream that it will read, for a cached one.
 
     Raises:
-        ConfigError, DataError: there is no model in that folder, it is damaged, or a cache is not of it.
+        ConfigError: its vocabulary is another one.
+        DataError: there is no model in that folder, it is damaged, or a cache is not of it.
     """
     table = recipe.teacher
     assert table is not None, "the recipe has no [teacher]"
+    if table.more:
+        from unibert.models.teacher.several import load_several
+
+        return load_several(recipe, device=device)
+    if table.kind == "cached":
+        from unibert.models.teacher.cached import open_cache
+
+        inner: Teacher = open_cache(recipe, device=device, fingerprints=fingerprints or {})
+    else:
+        inner = load_one(table, device=device)
+    source = newest_export(table.path or table.trimmed)
+    return with_our_pieces(inner, our_pieces(recipe, inner, source=source), source=source)
+
+
+def our_pieces(recipe: Recipe, teacher: Teacher, *, source: Path) -> Pieces | None:
+    """How the pieces of a teacher in `source` stand to the recipe's."""
+    return compare(recipe.data.folder / "tokenizer", source, rows=teacher.sizes.vocabulary)
+
+
+def load_one(table: TeacherTable, *, device: torch.device) -> Teacher:
+    """The encoder of a table, resident or offloaded, of its own vocabulary."""
     if table.kind == "offloaded":
         from unibert.models.teacher.offloaded import load_offloaded
 
         return load_offloaded(table, device=device)
-    if table.kind == "cached":
-        from unibert.models.teacher.cached import open_cache
-
-        return open_cache(recipe, device=device, fingerprints=fingerprints or {})
     return load_resident(table, device=device)
 
 
