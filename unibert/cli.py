@@ -122,6 +122,20 @@ class CacheTeacher:
 
 
 @dataclass(frozen=True)
+class ServeTeacher:
+    """Serve the teacher to the ranks of this machine, for teacher.kind = served; runs until it is ended."""
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        from unibert.models.teacher import serve_teacher
+
+        serve_teacher(recipe)
+
+
+@dataclass(frozen=True)
 class PlanCommand:
     """Print what a run would be: batches, steps, tokens, memory per rank, share per language."""
 
@@ -232,6 +246,7 @@ COMMANDS: dict[str, type[Any]] = {
     "data": DataCommand,
     "teacher": TeacherCommand,
     "cache-teacher": CacheTeacher,
+    "serve-teacher": ServeTeacher,
     "plan": PlanCommand,
     "train": Train,
     "evaluate": Evaluate,

@@ -242,8 +242,8 @@ def _teacher_problems(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher is None or not recipe.teacher.more:
         return
     table, named = recipe.teacher, [code for other in recipe.teacher.more for code in other.languages]
-    if table.kind == "cached":
-        yield "[[teacher.more]]: a cache is of one teacher; use kind = resident or offloaded"
+    if table.kind in ("cached", "served"):
+        yield f"[[teacher.more]]: {table.kind} is of one teacher; use kind = resident or offloaded"
     if table.several == "by_language" and not all(other.languages for other in table.more):
         yield 'teacher.several = "by_language": give every [[teacher.more]] its languages'
     if table.several != "by_language" and named:

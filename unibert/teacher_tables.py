@@ -36,9 +36,9 @@ class Teacher(Table):
     """Precision of the frozen forward; auto is bf16 where the device is faster in it."""
     head_dtype: Literal["same", "fp32"] = "same"
     """Precision of the masked-LM head; `fp32` gives exact logits of states that may be of less."""
-    kind: Literal["resident", "offloaded", "cached"] = "resident"
-    """Where its answers come from: a copy on every rank, weights streamed layer by layer, or what
-    `unibert cache-teacher` wrote."""
+    kind: Literal["resident", "offloaded", "cached", "served"] = "resident"
+    """Where its answers come from: a copy on every rank, weights streamed layer by layer, what
+    `unibert cache-teacher` wrote, or a process of each machine, started by `unibert serve-teacher`."""
     ahead: Literal["auto", "on", "off"] = "auto"
     """Whether the next micro-batch's forward is under way while the student goes back; auto is on, except for a
     resident teacher on a CPU, where both want the same cores."""
@@ -58,6 +58,10 @@ class Teacher(Table):
     """Logits of a position in a `topk` cache; the others share what probability is left."""
     cache_shard_documents: Positive = 4096
     """Documents of a file of a cache, rounded to whole steps; a command that was cut off loses at most one file's."""
+    socket: Path = Path("runs/teacher.socket")
+    """Where a served teacher answers the ranks of its machine; a path on a disk of the machine, not of a cluster."""
+    served_on: str = "auto"
+    """Device of a served teacher, as cuda:3, which the ranks leave alone; auto is the last GPU, or the CPU."""
     more: tuple[OtherTeacher, ...] = ()
     """Further teachers, `[[teacher.more]]` tables; of one width and depth with the first where states are compared."""
     several: Literal["mixed", "by_language", "drawn"] = "mixed"

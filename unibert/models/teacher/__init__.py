@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig
 
 from unibert.config import Recipe
-from unibert.errors import DataError
+from unibert.data.lines import say
+from unibert.errors import ConfigError, DataError
 from unibert.models.encoder import load_encoder
 from unibert.models.folders import newest_export
 from unibert.models.precision import bf16_is_faster
@@ -27,6 +28,7 @@ __all__ = [
     "load_resident",
     "load_teacher",
     "our_pieces",
+    "serve_teacher",
     "teacher_dtype",
     "teacher_sizes",
 ]
@@ -57,6 +59,14 @@ def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[
     """
     table = recipe.teacher
     assert table is not None, "the recipe has no [teacher]"
+    if table.kind == "served":
+        from unibert.models.teacher.identity import teacher_fingerprint
+        from unibert.models.teacher.served import ServedTeacher
+
+        source = newest_export(table.path or table.trimmed)
+        told, ahead = teacher_fingerprint(source), table.ahead != "off"
+        inner: Teacher = ServedTeacher(table.socket, fingerprint=told, device=device, ahead=ahead)
+        return with_our_pieces(inner, our_pieces(recipe, inner, source=source), source=source)
     if table.more:
         from unibert.models.teacher.several import load_several
 
@@ -64,11 +74,31 @@ def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[
     if table.kind == "cached":
         from unibert.models.teacher.cached import open_cache
 
-        inner: Teacher = open_cache(recipe, device=device, fingerprints=fingerprints or {})
+        inner = open_cache(recipe, device=device, fingerprints=fingerprints or {})
     else:
         inner = load_one(table, device=device)
     source = newest_export(table.path or table.trimmed)
     return with_our_pieces(inner, our_pieces(recipe, inner, source=source), source=source)
+
+
+def serve_teacher(recipe: Recipe) -> None:
+    """Serve the recipe's teacher to the ranks of this machine, until the process is ended.
+
+    Raises:
+        ConfigError: no [teacher].
+        DataError: there is no model in its folder.
+    """
+    from unibert.models.teacher.identity import teacher_fingerprint
+    from unibert.models.teacher.served import serve
+
+    table = recipe.teacher
+    if table is None:
+        raise ConfigError("the recipe has no [teacher] to serve")
+    count = torch.cuda.device_count()
+    name = (f"cuda:{count - 1}" if count else "cpu") if table.served_on == "auto" else table.served_on
+    teacher = load_one(table.model_copy(update={"ahead": "off"}), device=torch.device(name))
+    say(f"teacher: served on {name} at {table.socket}")
+    serve(teacher, fingerprint=teacher_fingerprint(newest_export(table.path or table.trimmed)), socket=table.socket)
 
 
 def our_pieces(recipe: Recipe, teacher: Teacher, *, source: Path) -> Pieces | None:
