@@ -88,7 +88,7 @@ def _tasks(recipe: Recipe, facts: dict[str, Any]) -> list[Task]:
     assert recipe.teacher is not None
     train, folder = recipe.train, recipe.teacher.cache_folder
     each = max(1, recipe.teacher.cache_shard_documents // train.global_batch_sequences)
-    batches = {"micro": train.micro_batch_sequences, "global": train.global_batch_sequences}
+    batches: dict[str, Any] = {"micro": train.micro_batch_sequences, "global": train.global_batch_sequences}
     batches["ladder"] = [rung.model_dump() for rung in train.ladder]
     tasks = []
     for number, first in enumerate(range(1, train.steps + 1, each)):

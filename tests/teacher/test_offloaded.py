@@ -126,6 +126,10 @@ def test_memory_holds_two_layers_whatever_the_depth(tmp_path):
     for depth in (6, 18):
         sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": depth, "vocab_size": 20_000}
         folder = save(make("bert", **sizes), tmp_path / f"{depth}")
+        for source in (small, folder):  # written here, as by the process of its own that a first start takes
+            place = rest.place_of(source, torch.float32, tmp_path / "rest")
+            if not place.exists():
+                rest._write(source, torch.float32, place)
         words = [sys.executable, "-c", MEASURE, str(folder), str(small)]
         done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]

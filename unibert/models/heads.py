@@ -24,7 +24,7 @@ def seeded(seed: int, *, purpose: str) -> Iterator[None]:
         yield
 
 
-def masked_lm_head(hf: PreTrainedModel) -> nn.Module:
+def masked_lm_head(hf: PreTrainedModel) -> Any:
     """The module from hidden states [..., H] to logits [..., V]."""
     model: Any = hf
     if hasattr(model, "lm_predictions"):  # DeBERTa's newer one
@@ -57,8 +57,7 @@ def start_head(hf: PreTrainedModel, *, bias_V: Tensor | None = None) -> None:
         bias_V: first output bias, as the log frequency of each token (zeros when absent). With it the untrained
             head already predicts near the unigram distribution.
     """
-    head: Any = masked_lm_head(hf)
-    predictions = head.predictions
+    predictions = masked_lm_head(hf).predictions
     transform = predictions.transform
     with torch.no_grad():
         transform.dense.weight.normal_(0.0, hf.config.initializer_range)

@@ -102,12 +102,12 @@ class _Worker:
             return self._pool.submit(call).result
         stream, given = self._stream, torch.cuda.current_stream(self._stream.device).record_event()
 
-        def on_stream() -> tuple[EncoderOutput, torch.cuda.Event]:
+        def on_stream() -> tuple[EncoderOutput, Any]:
             with torch.cuda.stream(stream):
                 stream.wait_event(given)  # the batch is whole
                 return call(), stream.record_event()
 
-        future: Future[tuple[EncoderOutput, torch.cuda.Event]] = self._pool.submit(on_stream)
+        future: Future[tuple[EncoderOutput, Any]] = self._pool.submit(on_stream)
 
         def result() -> EncoderOutput:
             out, done = future.result()

@@ -75,11 +75,11 @@ class OffloadedTeacher(Teacher):
     def _bring(self, number: int) -> Callable[..., None]:
         last, pieces = number + 1 == self.rest.layers, self._pieces
 
-        def hook(layer: nn.Module, *_: Any) -> None:
+        def hook(layer: nn.Module, *others: Any) -> None:
             upcoming = number + 1 if not last else pieces[0] if self._heads and pieces else 0
             flat = self.conveyor.take(number, upcoming=upcoming)
             for name, view in views(flat, self.rest.plan[number]):
-                owner, _, leaf = name.rpartition(".")
+                owner, _, leaf = str(name).rpartition(".")
                 layer.get_submodule(owner)._parameters[leaf] = nn.Parameter(view, requires_grad=False)
 
         return hook
@@ -112,9 +112,9 @@ class Conveyor:
         on_disk = rest.on_disk and cuda  # files are read into pinned memory first
         self._staging = [torch.empty(size, dtype=rest.dtype, pin_memory=True) for _ in range(2)] if on_disk else None
         self._stream = torch.cuda.Stream(device) if cuda else None
-        self._sent: list[torch.cuda.Event | None] = [None, None]
+        self._sent: list[Any] = [None, None]
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="conveyor")
-        self._under_way: tuple[int, int, Future[torch.cuda.Event | None]] | None = None
+        self._under_way: tuple[int, int, Future[Any]] | None = None
         self._slot = 0
 
     def take(self, unit: int, *, upcoming: int) -> Tensor:
@@ -141,7 +141,7 @@ class Conveyor:
         free = torch.cuda.current_stream(self.device).record_event() if self._stream is not None else None
         self._under_way = (unit, slot, self._pool.submit(self._send, unit, slot, free))
 
-    def _send(self, unit: int, slot: int, free: torch.cuda.Event | None) -> torch.cuda.Event | None:
+    def _send(self, unit: int, slot: int, free: Any) -> Any:
         target = self.buffers[slot][: self.rest.elements(unit)]
         if self._stream is None or free is None:
             self.rest.read(unit, into=target)

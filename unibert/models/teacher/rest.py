@@ -102,7 +102,7 @@ class Rest:
             into.copy_(self.resting(unit))
             return
         path = self.folder / f"unit_{unit:03d}.bin"
-        wanted = into.view(torch.uint8).numpy()
+        wanted: Any = into.view(torch.uint8).numpy()
         with path.open("rb", buffering=0) as file:
             if file.readinto(memoryview(wanted)) != wanted.nbytes:
                 raise DataError(f"{path}: is cut off; remove {self.folder} and start again")

@@ -1,4 +1,4 @@
-"""A teacher in a process of its own, on devices of its own, that answers the ranks of its machine: unibert serve-teacher.
+"""A teacher in a process of its own (unibert serve-teacher), on its own device, that answers the ranks of its machine.
 
 The ranks of a training are all of the world, so that DeepSpeed's groups stay as they are; the server is outside of
 it. They meet at a Unix socket, whose file only its owner can open, and speak in arrays: a batch and what is wanted,
@@ -143,6 +143,8 @@ def _output(told: dict[str, Any], device: torch.device) -> EncoderOutput:
         return None if value is None else _tensor(value).to(device)
 
     hidden = {layer: here(states) for layer, states in told["hidden"].items()}
-    attention = {layer: Attended(*map(here, parts)) for layer, parts in told["attention"].items()}
-    plain = (here(told[name]) for name in ("last_hidden", "masked_logits", "token_logits"))
-    return EncoderOutput(*plain, hidden, attention)
+    attention = {
+        layer: Attended(here(parts[0]), here(parts[1]), here(parts[2])) for layer, parts in told["attention"].items()
+    }
+    masked, each = here(told["masked_logits"]), here(told["token_logits"])
+    return EncoderOutput(here(told["last_hidden"]), masked, each, hidden, attention)
