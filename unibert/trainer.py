@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 from unibert.assembly import Run, assemble
 from unibert.config import Recipe
 from unibert.data.batches import Batch
-from unibert.errors import NumericsError, Stopped, UnibertError
+from unibert.errors import NumericsError, Stopped
 from unibert.export import export_run
 from unibert.models.encoder import EncoderOutput, encode
 from unibert.models.teacher import Lessons
@@ -34,7 +34,7 @@ from unibert.nonfinite import report_nonfinite
 from unibert.objectives import MicroStep, Objective, Term, Turn
 from unibert.observe import flops
 from unibert.observe.logger import RunLogger
-from unibert.observe.meter import Meter
+from unibert.observe.meter import Meter, sum_by_language
 from unibert.plan import accumulation_steps, first_sample, turn_length
 from unibert.runtime import dist, schedules
 from unibert.runtime.checkpoint import Saver
@@ -248,7 +248,7 @@ class Trainer:
             torch.distributed.all_reduce(everything)
         everything = everything.cpu()
         if everything[-1]:
-            _fail_together(read if isinstance(read, Exception) else None)
+            dist.fail_together(read if isinstance(read, Exception) else None)
         return micros, everything[: own_AO.numel()].view(shape), everything[own_AO.numel() : -1]
 
     def forward(self, batch: Batch) -> MicroStep:
@@ -382,15 +382,6 @@ def _next_or_error(stream: Iterator[list[Batch]]) -> list[Batch] | Exception:
         return error
 
 
-def _fail_together(failure: Exception | None) -> NoReturn:
-    """Raise the first rank's error on every rank."""
-    said = dist.everyone_says(None if failure is None else (type(failure), str(failure)))
-    rank, (kind, words) = next((rank, what) for rank, what in enumerate(said) if what)
-    if failure is not None and not isinstance(failure, UnibertError):
-        raise failure
-    raise (kind if issubclass(kind, UnibertError) else UnibertError)(f"on rank {rank}: {words}") from failure
-
-
 def _flops_per_token(run: Run) -> float:
     """Training FLOPs of student and teacher per token."""
     masking, teacher = run.recipe.masking.fraction, run.teacher
@@ -410,11 +401,3 @@ def _read(
 ) -> EncoderOutput | None:
     """What a model says of a batch, when anything is wanted of it."""
     return None if wanted is None else model(batch.unmasked if unmasked else batch, wanted)
-
-
-def sum_by_language(per_target_M: Tensor, batch: Batch, *, languages: int) -> tuple[Tensor, Tensor]:
-    """Sum and count [L] of a value per masked target, by the language of its document."""
-    language_M = batch.language[batch.document.flatten()[batch.target_positions]]
-    sums_L = torch.zeros(languages, dtype=torch.float64, device=per_target_M.device)
-    sums_L.index_add_(0, language_M, per_target_M.double())
-    return sums_L, torch.bincount(language_M, minlength=languages).double()

@@ -123,8 +123,8 @@ teacher.close()
 def test_memory_holds_two_layers_whatever_the_depth(tmp_path):
     """At two sizes: anonymous memory of the process, that is all but mapped files, grows by two layers and no more."""
     small, seen = save(make("bert"), tmp_path / "small"), {}
-    for depth in (6, 18):
-        sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": depth, "vocab_size": 20_000}
+    for depth in (3, 8):
+        sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": depth, "vocab_size": 5_000}
         folder = save(make("bert", **sizes), tmp_path / f"{depth}")
         for source in (small, folder):  # written here, as by the process of its own that a first start takes
             place = rest.place_of(source, torch.float32, tmp_path / "rest")
@@ -134,10 +134,9 @@ def test_memory_holds_two_layers_whatever_the_depth(tmp_path):
         done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
         seen[depth] = json.loads(done.stdout.splitlines()[-1])
-    for depth, fact in seen.items():
+    for fact in seen.values():
         assert fact["whole"] == 1, "a layer beside the one that computes has weights"
         assert fact["buffers"] == 2 * fact["layer"]
-        whole = depth * fact["layer"] + fact["table"]
-        allowed = 2 * fact["layer"] + 2 * fact["others"] + 8 * 2**20  # activations, logits and the allocator's rest
-        assert fact["anonymous"] < allowed < whole / 2, (depth, fact)
-    assert abs(seen[18]["anonymous"] - seen[6]["anonymous"]) < seen[6]["layer"], seen
+        # Activations, logits and the allocator's rest are less than half a layer: a third one would show.
+        assert fact["anonymous"] < 2.5 * fact["layer"] + fact["others"], seen
+    assert abs(seen[8]["anonymous"] - seen[3]["anonymous"]) < seen[3]["layer"] / 2, seen

@@ -4,8 +4,10 @@ The device holds two layers at a time: the one that computes and the next, under
 the rows of a batch's tokens are looked up where they rest. The decoder of the masked-LM head comes in pieces no larger
 than a layer, through the same two buffers. What is left (norms, positions, the head's dense layer) stays on the device.
 
-ZeRO-3's engine for inference would do the same by collectives: all ranks in step, the word table gathered whole, and on
-the group that the student's engine uses, so never while the student goes back (measured: docs/teachers.md).
+ZeRO-3's engine for inference does the same by collectives: all ranks in step, on the group that the student's engine
+uses, so never while the student goes back. Measured on a CPU (DeepSpeed 0.19.8, outputs equal bit by bit): by default
+all of 8 layers were gathered at once; with stage3_max_live_parameters and stage3_prefetch_bucket_size of about a layer,
+2 were there and a third under way, and the word table was gathered whole.
 """
 
 from __future__ import annotations
