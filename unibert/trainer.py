@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ from unibert.config import Recipe
 from unibert.data.batches import Batch
 from unibert.errors import NumericsError, Stopped
 from unibert.export import export_run
-from unibert.models.encoder import EncoderOutput, encode
+from unibert.models.encoder import encode
 from unibert.models.teacher import Lessons
-from unibert.models.wanted import Wanted
 from unibert.nonfinite import report_nonfinite
 from unibert.objectives import MicroStep, Objective, Term, Turn
 from unibert.observe import flops
@@ -96,10 +94,8 @@ class Trainer:
         self.watch = HeldoutWatch(run.recipe, shards=run.shards, device=run.device)
         self.saver = Saver(run.checkpoints, ranks=run.ranks, table=run.recipe.save)
         self.losses: list[Tensor] = []  # the student's, of each micro-step of the step
-        needs = run.needs
-        self.lessons = None
-        if run.teacher is not None:
-            self.lessons = Lessons(run.teacher, masked=needs.teacher, unmasked=needs.teacher_unmasked)
+        wanted = {"masked": run.needs.teacher, "unmasked": run.needs.teacher_unmasked}
+        self.lessons = None if run.teacher is None else Lessons(run.teacher, **wanted)
         self.stream: Iterator[list[Batch]] = iter(())
         self.read: list[Batch] | Exception | None = None  # the next step's micro-batches, when they were read early
         self.brought: tuple[Batch | None, Batch | None] = (None, None)  # a micro-batch, and the same on the device
@@ -109,7 +105,7 @@ class Trainer:
         run = self.run
         if run.resumed_from is not None:
             self.logger.say(f"going on from {run.resumed_from}")
-        self.stream = stream = run.stream.steps(run.state.step)
+        stream = self.stream = run.stream.steps(run.state.step)
         try:
             for step in range(run.state.step + 1, self.steps + 1):
                 self.watchdog.beat("waiting for data")
@@ -197,7 +193,7 @@ class Trainer:
         before, moved = self.brought
         if moved is None or before is not batch:
             moved = batch.to(self.run.device)
-            self.brought = (batch, moved)
+            self.brought = batch, moved
         if self.lessons is not None:
             self.lessons.ask(moved)
         return moved
@@ -259,9 +255,10 @@ class Trainer:
             with self.meter.teaching():
                 at.teacher, at.teacher_unmasked = self.lessons.answers(batch)
         engine: Any = run.players["student"].engine
-        student = partial(encode, engine)
-        at.student = _read(student, batch, needs.student)
-        at.student_unmasked = _read(student, batch, needs.student_unmasked, unmasked=True)
+        if needs.student is not None:
+            at.student = encode(engine, batch, needs.student)
+        if needs.student_unmasked is not None:
+            at.student_unmasked = encode(engine, batch.unmasked, needs.student_unmasked)
         at.beside = engine.module.beside
         self.meter.count(tokens=batch.tokens, places=batch.input_ids.numel(), samples=batch.documents)
         return at
@@ -394,10 +391,3 @@ def _flops_per_token(run: Run) -> float:
         teacher=flops.Dimensions.of(teacher.config) if teacher else None,
         teacher_head=bool(run.needs.teacher and run.needs.teacher.masked_logits),
     )
-
-
-def _read(
-    model: Callable[[Batch, Wanted], EncoderOutput], batch: Batch, wanted: Wanted | None, *, unmasked: bool = False
-) -> EncoderOutput | None:
-    """What a model says of a batch, when anything is wanted of it."""
-    return None if wanted is None else model(batch.unmasked if unmasked else batch, wanted)

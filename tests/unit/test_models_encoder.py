@@ -208,7 +208,7 @@ def test_the_newest_export_of_a_run_is_found(tmp_path):
 
 def test_hidden_states_and_attention_of_the_layers_that_are_wanted():
     encoder = tiny().eval()
-    ids, places, owner = packed()
+    _, ids, places, owner = packed()
     wanted = Wanted(hidden=frozenset({0, 1}), attention=frozenset({1, 2}))
     out = encoder(ids, places, mask_of(owner), wanted=wanted)
     assert out.masked_logits is None and set(out.hidden) == {0, 1} and set(out.attention) == {1, 2}
