@@ -27,9 +27,10 @@ from unibert.models.discriminator import build_discriminator
 from unibert.models.encoder import Encoder, build_student, student_config
 from unibert.models.heads import seeded
 from unibert.models.precision import bf16_is_faster
-from unibert.models.teacher import ResidentTeacher, load_teacher, teacher_sizes
-from unibert.models.wanted import Sizes, Wanted
+from unibert.models.teacher import Teacher, load_teacher, teacher_sizes
+from unibert.models.wanted import Sizes
 from unibert.objectives import Needs, Objective
+from unibert.observe import flops
 from unibert.observe.locks import stale_locks
 from unibert.plan import accumulation_steps, make_plan
 from unibert.runtime import checkpoint, dist, dsconfig, optimizers
@@ -61,7 +62,7 @@ class Run:
     objectives: Sequence[Objective]
     needs: Needs
     players: Players
-    teacher: ResidentTeacher | None
+    teacher: Teacher | None
     state: State
     resumed_from: Path | None
 
@@ -74,6 +75,25 @@ class Run:
     def checkpoints(self) -> Path:
         """Where its checkpoints are."""
         return self.folder / "checkpoints"
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs of student and teacher per token."""
+        masking, teacher = self.recipe.masking.fraction, self.teacher
+        student: Any = self.players["student"].module
+        return flops.training_flops_per_token(
+            flops.Dimensions.of(student.hf.config),
+            row_tokens=self.recipe.data.max_sequence_tokens,
+            target_fraction=_head_share(self.needs.student, masking),
+            trainable=self.recipe.student.trainable,
+            teacher=flops.Dimensions.of(teacher.config) if teacher else None,
+            teacher_target_fraction=_head_share(self.needs.teacher, masking),
+        )
+
+
+def _head_share(wanted: Wanted | None, masked: float) -> float:
+    """At which share of the tokens a model's head runs; above 1 where it runs at the targets besides all tokens."""
+    return 0.0 if wanted is None else masked * wanted.masked_logits + wanted.token_logits
 
 
 def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
@@ -90,7 +110,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     if ranks.is_first:
         (recipe.run_folder / "STOP").unlink(missing_ok=True)  # of a stop that has been obeyed
     stream = Stream(recipe, shards, rank=ranks.rank, world=ranks.world)
-    fingerprints = _fingerprints(recipe, stream)
+    fingerprints = stream_fingerprints(recipe, stream)
     digest = hashlib.sha256(to_toml(recipe).encode()).hexdigest()[:12]
     dist.refuse_differences({"recipe": digest, **fingerprints, **_versions()})
     first = _where_to_begin(recipe, ranks=ranks, resume=resume)
@@ -100,7 +120,9 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     setting = objectives.Setting(recipe, Sizes.of(student_config(recipe)), teacher_sizes(recipe))
     active = objectives.build(setting)
     needs = reduce(Needs.__or__, (objective.needs for objective in active))
-    teacher = load_teacher(recipe, device=device) if needs.of_teacher is not None else None
+    teacher = None
+    if needs.of_teacher is not None:
+        teacher = load_teacher(recipe, device=device, fingerprints=fingerprints)
     student = build_student(recipe)
     for objective in active:
         with seeded(recipe.train.seed, purpose=f"objective {objective.name}"):
@@ -113,6 +135,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     for objective in active:
         objective.begin(student)
     players = _players(recipe, student, engines=engines, world=ranks.world)
+    _refuse_moving_teacher(teacher, players)
     state = State(0, 0, 0, ranks.world, fingerprints, _versions())
     torch.manual_seed(recipe.train.seed * 65_537 + ranks.rank)  # dropout; every rank its own
     if first is not None:
@@ -188,7 +211,7 @@ def _say_what_changed(state: State, recipe: Recipe, *, ranks: Ranks) -> None:
         log.warning("dropout on %d ranks instead of %d: other random numbers from here on", ranks.world, state.world)
 
 
-def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: ShardSet, needs: Needs) -> None:
+def _check_fit(student: Encoder, teacher: Teacher | None, *, shards: ShardSet, needs: Needs) -> None:
     if student.vocabulary_size != shards.vocabulary_size:
         raise ConfigError(
             f"the student has {student.vocabulary_size} pieces and the shards {shards.vocabulary_size}: trim the "
@@ -196,16 +219,28 @@ def _check_fit(student: Encoder, teacher: ResidentTeacher | None, *, shards: Sha
         )
     if teacher is None:
         return
-    if missing := (needs.of_teacher or Wanted()) - teacher.gives:
+    for wanted, gives, text in (
+        (needs.teacher, teacher.gives, "masked"),
+        (needs.teacher_unmasked, teacher.gives_unmasked, "unmasked"),
+    ):
+        if wanted is not None and gives is None:
+            raise ConfigError(
+                f"the objectives want a reading of {text} text, which this teacher has not: {teacher.why}"
+            )
+        if wanted is not None and gives is not None and (missing := wanted - gives):
+            raise ConfigError(f"the objectives want {missing} of a teacher that cannot give them: {teacher.why}")
+    if teacher.sizes.vocabulary != student.vocabulary_size:
         raise ConfigError(
-            f"the objectives want {missing} of a teacher that cannot give them: a teacher without masked-LM head needs "
-            "one fitted first (unibert train demo_teacher), or turn those objectives off"
-        )
-    if teacher.encoder.vocabulary_size != student.vocabulary_size:
-        raise ConfigError(
-            f"teacher.path has {teacher.encoder.vocabulary_size} pieces and the student {student.vocabulary_size}: "
+            f"teacher.path has {teacher.sizes.vocabulary} pieces and the student {student.vocabulary_size}: "
             "both must have the recipe's tokenizer"
         )
+
+
+def _refuse_moving_teacher(teacher: Teacher | None, players: Players) -> None:
+    held = {parameter.data_ptr() for parameter in teacher.parameters()} if teacher is not None else set()
+    for player in players:
+        for parameter in player.module.parameters():
+            assert not held or not parameter.numel() or parameter.data_ptr() not in held, "the teacher's would move"
 
 
 def _where_to_begin(recipe: Recipe, *, ranks: Ranks, resume: str) -> Path | None:
@@ -249,7 +284,8 @@ def _put_aside(folder: Path) -> None:
     log.warning("--resume never: what was in %s is now in %s", folder, aside)
 
 
-def _fingerprints(recipe: Recipe, stream: Stream) -> dict[str, str]:
+def stream_fingerprints(recipe: Recipe, stream: Stream) -> dict[str, str]:
+    """Of what decides which samples come when, and how they are masked."""
     tree, changed = recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_defaults=True)
     facts = {path: _value(tree, path) for path in STREAM_FIELDS}
     del facts["masking"]["unit"]

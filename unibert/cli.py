@@ -98,6 +98,44 @@ class TeacherCommand:
 
 
 @dataclass(frozen=True)
+class CacheTeacher:
+    """Let the teacher read the run's text once and write what it says, for teacher.kind = cached.
+
+    It is shared out and goes on as the stages of `unibert data` do: by processes, under mpirun, or in a SLURM array.
+    """
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+    force: bool = False
+    """Do it again although it is finished."""
+    workers: int | None = None
+    """Processes; as many as there are GPUs when absent, or one."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        from unibert import cache_teacher
+        from unibert.data.work import crew
+
+        with crew(self.workers or cache_teacher.default_workers()) as those:
+            if those is not None:
+                cache_teacher.run(recipe, force=self.force, crew=those)
+
+
+@dataclass(frozen=True)
+class ServeTeacher:
+    """Serve the teacher to the ranks of this machine, for teacher.kind = served; runs until it is ended."""
+
+    recipe: RecipeName
+    """A recipe's name, or the path of a TOML file."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        from unibert.models.teacher import serve_teacher
+
+        serve_teacher(recipe)
+
+
+@dataclass(frozen=True)
 class PlanCommand:
     """Print what a run would be: batches, steps, tokens, memory per rank, share per language."""
 
@@ -207,6 +245,8 @@ COMMANDS: dict[str, type[Any]] = {
     "doctor": Doctor,
     "data": DataCommand,
     "teacher": TeacherCommand,
+    "cache-teacher": CacheTeacher,
+    "serve-teacher": ServeTeacher,
     "plan": PlanCommand,
     "train": Train,
     "evaluate": Evaluate,

@@ -21,6 +21,7 @@ from unibert.objective_tables import Objectives, Ramp
 from unibert.parallel_tables import Alignment
 from unibert.schema import Masking, Recipe, Rung, Table
 from unibert.source_tables import Corpus, Demo
+from unibert.teacher_tables import OtherTeacher
 
 __all__ = [
     "Masking",
@@ -220,7 +221,7 @@ def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, s
         inner = _tables_in(field.annotation)
         if len(inner) > 1 and all(map(_form, inner)):
             yield from _forms_help(inner, prefix=f"{prefix}{name}.")
-        elif len(inner) == 1 and inner[0] not in (Ramp, Rung, SharePhase):
+        elif len(inner) == 1 and inner[0] not in (Ramp, Rung, SharePhase, OtherTeacher):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else "demo" if field.default == (Demo(),) else str(field.default)

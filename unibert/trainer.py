@@ -1,8 +1,9 @@
 """The training loop.
 
     for each step: agree that every rank has its batch, and count the targets over all ranks; for each micro-batch:
-    one student forward, one teacher forward, the student goes back alone, the discriminator remembers the features
-    and moves when its turn comes; the student moves; log, evaluate, save, stop when due
+    one student forward, the teacher's answer, the student goes back alone while the teacher may already read the next
+    micro-batch, the discriminator remembers the features and moves when its turn comes; the student moves; log,
+    evaluate, save, stop when due
 
 The order of samples, the masks and every divisor depend on the step alone, so a run is the same whatever
 the world size and micro-batch, and goes on after a checkpoint as if nothing had happened.
@@ -12,11 +13,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +24,16 @@ from torch import Tensor
 from unibert.assembly import Run, assemble
 from unibert.config import Recipe
 from unibert.data.batches import Batch
-from unibert.errors import NumericsError, Stopped, UnibertError
+from unibert.errors import NumericsError, Stopped
 from unibert.export import export_run
 from unibert.models.discriminator import Feature, judged_documents
-from unibert.models.encoder import EncoderOutput, encode
-from unibert.models.wanted import Wanted
+from unibert.models.encoder import encode
+from unibert.models.teacher import Lessons
 from unibert.nonfinite import report_nonfinite
 from unibert.objectives import MicroStep, Moved, Objective, Term, Turn
 from unibert.observe import flops
 from unibert.observe.logger import RunLogger
-from unibert.observe.meter import Meter
+from unibert.observe.meter import Meter, sum_by_language
 from unibert.plan import accumulation_steps, first_sample, turn_length
 from unibert.runtime import dist, schedules
 from unibert.runtime.checkpoint import Saver
@@ -90,23 +90,28 @@ class Trainer:
             device=run.device,
             tokens=run.state.tokens,
             samples=run.state.samples,
-            flops_per_token=_flops_per_token(run),
+            flops_per_token=run.flops_per_token,
             peak_flops=flops.peak_flops(run.device),
         )
         self.watch = HeldoutWatch(run.recipe, shards=run.shards, device=run.device)
         self.saver = Saver(run.checkpoints, ranks=run.ranks, table=run.recipe.save)
         self.losses: list[Tensor] = []  # the student's, of each micro-step of the step
+        wanted = {"masked": run.needs.teacher, "unmasked": run.needs.teacher_unmasked}
+        self.lessons = None if run.teacher is None else Lessons(run.teacher, **wanted)
+        self.stream: Iterator[list[Batch]] = iter(())
+        self.read: list[Batch] | Exception | None = None  # the next step's micro-batches, when they were read early
+        self.brought: tuple[Batch | None, Batch | None] = (None, None)  # a micro-batch, and the same on the device
 
     def run_to_end(self) -> None:
         """Steps until the last one, or until somebody asks to stop."""
         run = self.run
         if run.resumed_from is not None:
             self.logger.say(f"going on from {run.resumed_from}")
-        stream = run.stream.steps(run.state.step)
+        stream = self.stream = run.stream.steps(run.state.step)
         try:
             for step in range(run.state.step + 1, self.steps + 1):
                 self.watchdog.beat("waiting for data")
-                self.step(step, stream)
+                self.step(step)
                 stopping, writing = self.agree(self.stop.wanted(), self.saver.writing)
                 if self.saver.pending and not writing:
                     self.finish_save()
@@ -121,13 +126,14 @@ class Trainer:
             raise
         finally:
             stream.close()
+            if run.teacher is not None:
+                run.teacher.close()
 
-    def step(self, step: int, stream: Iterator[list[Batch]]) -> None:
+    def step(self, step: int) -> None:
         """One step: trained on, or passed over, then logged."""
         self.meter.start()
-        with self.meter.waiting():
-            micros = _next_or_error(stream)
-        if any(first <= step <= last for first, last in self.skipped_ranges()):
+        micros, self.read = self.read_step(), None
+        if self.passed_over(step):
             self.count(step, micros)
             self.logger.say(f"step {step} is passed over (train.skip_steps)")
             values: dict[str, float] = {}
@@ -139,10 +145,17 @@ class Trainer:
             values |= self.evaluate()
         self.logger.log(step, values)
 
-    def skipped_ranges(self) -> list[tuple[int, int]]:
-        """First and last step of each range of train.skip_steps."""
+    def read_step(self) -> list[Batch] | Exception:
+        """The next step's micro-batches, or why there are none."""
+        if self.read is None:
+            with self.meter.waiting():
+                self.read = _next_or_error(self.stream)
+        return self.read
+
+    def passed_over(self, step: int) -> bool:
+        """Whether train.skip_steps names the step."""
         parts = [text.partition(":") for text in self.recipe.train.skip_steps]
-        return [(int(first), int(last or first)) for first, _, last in parts]
+        return any(int(first) <= step <= int(last or first) for first, _, last in parts)
 
     def train_step(self, step: int, read: list[Batch] | Exception) -> dict[str, float]:
         """One optimizer step of the student: every micro-batch, every player.
@@ -161,7 +174,8 @@ class Trainer:
         for index, batch in enumerate(micros):
             self.watchdog.beat(f"step {step}, micro-batch {index + 1} of {len(micros)}")
             student.at_boundary(index + 1 == len(micros))
-            at = self.forward(batch.to(run.device))
+            at = self.forward(self.bring(batch))
+            self.look_ahead(step, micros[index + 1 :])
             with run.players.alone(student):
                 loss = self.loss(student, at, weights=weights, divisors=divisors)
                 self.losses.append(loss.detach())
@@ -177,6 +191,26 @@ class Trainer:
         for objective in run.objectives:
             objective.after_move(Moved(student.weights, dist.everyone_says))
         return self.summarise(step, micros, weights=weights, judged_by_language=judged_by_language)
+
+    def bring(self, batch: Batch) -> Batch:
+        """A micro-batch on the device, with the teacher at work on it."""
+        before, moved = self.brought
+        if moved is None or before is not batch:
+            moved = batch.to(self.run.device)
+            self.brought = batch, moved
+        if self.lessons is not None:
+            self.lessons.ask(moved)
+        return moved
+
+    def look_ahead(self, step: int, left: list[Batch]) -> None:
+        """Let the teacher begin with the micro-batch after this one, of the next step when none is `left` of this."""
+        if self.lessons is None or not self.lessons.early:
+            return
+        if not left and step < self.steps and not self.passed_over(step + 1):
+            read = self.read_step()
+            left = [] if isinstance(read, Exception) else read
+        if left:
+            self.bring(left[0])
 
     def take_turn(self, turn: Turn, *, weights: dict[str, float], divisors: list[float]) -> None:
         """The discriminator learns from what it has seen, k times."""
@@ -214,25 +248,25 @@ class Trainer:
             torch.distributed.all_reduce(everything)
         everything = everything.cpu()
         if everything[-1]:
-            _fail_together(read if isinstance(read, Exception) else None)
+            dist.fail_together(read if isinstance(read, Exception) else None)
         return micros, everything[: own_AO.numel()].view(shape), everything[own_AO.numel() : -1]
 
     def forward(self, batch: Batch) -> MicroStep:
         """Student and teacher compute what the objectives need, once."""
         run, needs = self.run, self.run.needs
         at = MicroStep(batch, feature=self.feature)
-        if run.teacher is not None:
+        if self.lessons is not None:
             with self.meter.teaching():
-                at.teacher = _read(run.teacher.forward, batch, needs.teacher)
-                at.teacher_unmasked = _read(run.teacher.forward, batch, needs.teacher_unmasked, unmasked=True)
+                at.teacher, at.teacher_unmasked = self.lessons.answers(batch)
         engine: Any = run.players["student"].engine
-        student = partial(encode, engine)
-        at.student = _read(student, batch, needs.student)
-        at.student_unmasked = _read(student, batch, needs.student_unmasked, unmasked=True)
+        if needs.student is not None:
+            at.student = encode(engine, batch, needs.student)
+        if needs.student_unmasked is not None:
+            at.student_unmasked = encode(engine, batch.unmasked, needs.student_unmasked)
         read = [batch]
         if needs.joined is not None:
             assert batch.joined is not None, "Recipe.joined knows which objectives read pairs as one text"
-            at.joined = student(batch.joined, needs.joined)
+            at.joined = encode(engine, batch.joined, needs.joined)
             read.append(batch.joined)
         at.beside = engine.module.beside
         tokens, places = sum(one.tokens for one in read), sum(one.input_ids.numel() for one in read)
@@ -354,46 +388,3 @@ def _next_or_error(stream: Iterator[list[Batch]]) -> list[Batch] | Exception:
         return next(stream)
     except Exception as error:
         return error
-
-
-def _fail_together(failure: Exception | None) -> NoReturn:
-    """Raise the first rank's error on every rank."""
-    said = dist.everyone_says(None if failure is None else (type(failure), str(failure)))
-    rank, (kind, words) = next((rank, what) for rank, what in enumerate(said) if what)
-    if failure is not None and not isinstance(failure, UnibertError):
-        raise failure
-    raise (kind if issubclass(kind, UnibertError) else UnibertError)(f"on rank {rank}: {words}") from failure
-
-
-def _flops_per_token(run: Run) -> float:
-    """Training FLOPs of student and teacher per token."""
-    masking, teacher = run.recipe.masking.fraction, run.teacher
-    student: Any = run.players["student"].module
-    return flops.training_flops_per_token(
-        flops.Dimensions.of(student.hf.config),
-        row_tokens=run.recipe.data.max_sequence_tokens,
-        target_fraction=_head_share(run.needs.student, masking),
-        trainable=run.recipe.student.trainable,
-        teacher=flops.Dimensions.of(teacher.encoder.hf.config) if teacher else None,
-        teacher_target_fraction=_head_share(run.needs.teacher, masking),
-    )
-
-
-def _head_share(wanted: Wanted | None, masked: float) -> float:
-    """At which share of the tokens a model's head runs; above 1 where it runs at the targets besides all tokens."""
-    return 0.0 if wanted is None else masked * wanted.masked_logits + wanted.token_logits
-
-
-def _read(
-    model: Callable[[Batch, Wanted], EncoderOutput], batch: Batch, wanted: Wanted | None, *, unmasked: bool = False
-) -> EncoderOutput | None:
-    """What a model says of a batch, when anything is wanted of it."""
-    return None if wanted is None else model(batch.unmasked if unmasked else batch, wanted)
-
-
-def sum_by_language(per_target_M: Tensor, batch: Batch, *, languages: int) -> tuple[Tensor, Tensor]:
-    """Sum and count [L] of a value per masked target, by the language of its document."""
-    language_M = batch.language[batch.document.flatten()[batch.target_positions]]
-    sums_L = torch.zeros(languages, dtype=torch.float64, device=per_target_M.device)
-    sums_L.index_add_(0, language_M, per_target_M.double())
-    return sums_L, torch.bincount(language_M, minlength=languages).double()

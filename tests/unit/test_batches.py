@@ -414,11 +414,11 @@ def test_padding_is_below_a_half_whatever_the_lengths():
 
 
 def test_older_checkpoints_go_on_and_new_fields_do_not_go_unseen(folder):
-    from unibert.assembly import _fingerprints
+    from unibert.assembly import stream_fingerprints
 
     def facts(**tables):
         here = stream(folder, **tables)
-        return json.loads(_fingerprints(here.recipe, here)["stream"])
+        return json.loads(stream_fingerprints(here.recipe, here)["stream"])
 
     plain = facts()
     assert set(plain) == {  # what a checkpoint of before these fields holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -24,21 +25,26 @@ class Attended(NamedTuple):
     value: Tensor
 
 
-_kept: dict[int, Attended] | None = None
-_wanted: frozenset[int] = frozenset()
+class _Recording(threading.local):
+    """Of a thread: the teacher may read in one while the student reads in another."""
+
+    kept: dict[int, Attended] | None = None
+    wanted: frozenset[int] = frozenset()
+
+
+_recording = _Recording()
 
 
 @contextmanager
 def recorded(layers: frozenset[int]) -> Iterator[dict[int, Attended]]:
     """Keeps query, key and value of these layers (from 1) of the forward inside, with gradient where there is one."""
-    global _kept, _wanted
-    before = _kept, _wanted
+    before = _recording.kept, _recording.wanted
     found: dict[int, Attended] = {}
-    _kept, _wanted = found, layers
+    _recording.kept, _recording.wanted = found, layers
     try:
         yield found
     finally:
-        _kept, _wanted = before
+        _recording.kept, _recording.wanted = before
 
 
 def _forward(
@@ -53,8 +59,8 @@ def _forward(
 ) -> tuple[Tensor, None]:
     layer = getattr(module, "layer_idx", None)
     # Not again when a checkpointed layer is computed anew in the backward pass, which is outside of `recorded`.
-    if _kept is not None and layer is not None and layer + 1 in _wanted:
-        _kept[layer + 1] = Attended(query, key, value)
+    if _recording.kept is not None and layer is not None and layer + 1 in _recording.wanted:
+        _recording.kept[layer + 1] = Attended(query, key, value)
     out_RNSD = packed_attention(query, key, value, mask=attention_mask, dropout=dropout, scale=scaling)
     return out_RNSD.transpose(1, 2).contiguous(), None
 

@@ -5,8 +5,10 @@ Legend of shapes: R rows, S width of a row, T = R*S, H hidden size, M masked tar
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +19,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertCo
 
 from unibert.config import Recipe
 from unibert.errors import ConfigError, DataError
-from unibert.models import attention
+from unibert.models import architectures, attention
 from unibert.models.dropouts import add_dropouts
 from unibert.models.folders import newest_export, quiet_hf
 from unibert.models.heads import masked_lm_head, seeded, start_head
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMBEDDING_TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+
+
+HIDDEN_DROPOUTS = ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout")
+ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 class EncoderOutput(NamedTuple):
@@ -62,10 +68,12 @@ class Encoder(nn.Module):
 
     def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__()
-        hf.set_attn_implementation(attention.NAME)
+        architectures.prepare(hf)
         self.hf: Any = hf  # a PreTrainedModel, whose parts type checkers do not know
         self.beside = nn.ModuleDict()
         """What objectives learn beside the encoder, by their names: moved and saved with it, never exported."""
+        self.first_position = architectures.first_position(hf)
+        self.exact_head: nn.Module | None = None
 
     def forward(
         self,
@@ -97,8 +105,8 @@ class Encoder(nn.Module):
         ):
             out = body(
                 input_ids=input_ids,
-                position_ids=position_ids,
-                attention_mask=attention_mask | itself,
+                position_ids=position_ids + self.first_position,
+                attention_mask=architectures.masks(self.hf.config, attention_mask | itself),
                 output_hidden_states=bool(wanted.hidden),
             )
         hidden_TH = out.last_hidden_state.flatten(0, 1)
@@ -114,7 +122,29 @@ class Encoder(nn.Module):
 
     def logits(self, hidden_MH: Tensor) -> Tensor:
         """[M, V] of hidden states [M, H], by the masked-LM head."""
+        if self.exact_head is not None:
+            return self.exact_head(hidden_MH.float())
         return masked_lm_head(self.hf)(hidden_MH)
+
+    def cast(self, dtype: torch.dtype) -> Encoder:
+        """Weights in a precision, in place; buffers, as rotary frequencies, keep theirs."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return self
+
+    def head_in_fp32(self) -> None:
+        """Let the head compute in fp32, by a copy, whatever the precision of the rest; for what never moves again."""
+        self.exact_head = copy.deepcopy(masked_lm_head(self.hf)).float().requires_grad_(False)
+
+    @property
+    def gives(self) -> Wanted:
+        """What it can be asked for."""
+        return architectures.gives(self.hf.config)
+
+    @property
+    def packs(self) -> bool:
+        """Whether documents can share a row."""
+        return architectures.packs(self.hf.config)
 
     @property
     def hidden_size(self) -> int:
@@ -139,6 +169,13 @@ class Encoder(nn.Module):
 
 def encode(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wanted) -> EncoderOutput:
     """What a model (an Encoder, or an engine around one) says of a micro-batch."""
+    if not getattr(model, "packs", True):
+        return packed_again(encode_rows(model, one_a_row(batch), wanted), batch)
+    return encode_rows(model, batch, wanted)
+
+
+def encode_rows(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wanted) -> EncoderOutput:
+    """What a model says of a micro-batch, its rows as they are."""
     return model(
         batch.input_ids,
         batch.position_ids,
@@ -147,6 +184,50 @@ def encode(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wanted) ->
         wanted,
         batch.token_positions if wanted.token_logits else None,
     )
+
+
+def one_a_row(batch: Batch) -> Batch:
+    """The same documents, each in a row of its own."""
+    place, width = _apart(batch), int(batch.position_ids.max()) + 1
+    flat = batch.document.flatten()
+
+    def spread(values: Tensor, empty: int) -> Tensor:
+        out = values.new_full((batch.documents * width,), empty)
+        out[place[flat >= 0]] = values.flatten()[flat >= 0]
+        return out.view(batch.documents, width)
+
+    pad = int(batch.input_ids.flatten()[flat < 0][0]) if bool((flat < 0).any()) else 0
+    return replace(
+        batch,
+        input_ids=spread(batch.input_ids, pad),
+        position_ids=spread(batch.position_ids, 0),
+        document=spread(batch.document, -1),
+        target_positions=place[batch.target_positions],
+        cls_positions=place[batch.cls_positions],
+    )
+
+
+def packed_again(out: EncoderOutput, batch: Batch) -> EncoderOutput:
+    """The answers to `one_a_row(batch)` in the places of the batch; zeros where there is no token."""
+    place, real = _apart(batch), batch.document.flatten() >= 0
+
+    def gather(states: Tensor) -> Tensor:
+        flat = states.new_zeros(real.numel(), states.shape[-1])
+        flat[real] = states.flatten(0, 1)[place[real]]
+        return flat.view(*batch.document.shape, -1)
+
+    hidden = {layer: gather(states) for layer, states in out.hidden.items()}
+    token_logits = out.token_logits
+    if token_logits is not None:  # by document there, by row here
+        order = torch.argsort(place[real])
+        token_logits = torch.empty_like(token_logits).index_copy_(0, order, token_logits)
+    return out._replace(last_hidden=gather(out.last_hidden), hidden=hidden, token_logits=token_logits)
+
+
+def _apart(batch: Batch) -> Tensor:
+    """[R*S]: where each place is when every document has a row of its own; 0 where there is none."""
+    width = int(batch.position_ids.max()) + 1
+    return (batch.document.clamp(min=0) * width + batch.position_ids).flatten()
 
 
 def load_encoder(
@@ -161,14 +242,10 @@ def load_encoder(
     """
     try:
         with quiet_hf():
+            config = AutoConfig.from_pretrained(folder, local_files_only=offline)
+            set_dropout(config, dropout=dropout, attention_dropout=attention_dropout)
             hf, info = AutoModelForMaskedLM.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                local_files_only=offline,
-                output_loading_info=True,
-                hidden_dropout_prob=dropout,
-                attention_probs_dropout_prob=attention_dropout,
+                folder, config=config, dtype=torch.float32, local_files_only=offline, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: cannot be read as a masked-LM encoder: {error}") from error
@@ -177,6 +254,14 @@ def load_encoder(
     if lost:
         raise DataError(f"{folder}: {len(lost)} weights are missing, the first is {lost[0]}; write the folder again")
     return Encoder(hf), not info["missing_keys"]
+
+
+def set_dropout(config: PretrainedConfig, *, dropout: float, attention_dropout: float) -> None:
+    """Set the dropouts of a configuration, under whatever names its architecture has for them."""
+    for names, value in ((HIDDEN_DROPOUTS, dropout), (ATTENTION_DROPOUTS, attention_dropout)):
+        for name in names:
+            if hasattr(config, name):
+                setattr(config, name, value)
 
 
 def build_student(recipe: Recipe) -> Encoder:
@@ -300,8 +385,7 @@ def student_config(recipe: Recipe) -> PretrainedConfig:
     if student.start == "random":
         return _random_config(recipe)
     config = AutoConfig.from_pretrained(source_folder(recipe), local_files_only=True)
-    config.hidden_dropout_prob = student.dropout
-    config.attention_probs_dropout_prob = student.attention_dropout
+    set_dropout(config, dropout=student.dropout, attention_dropout=student.attention_dropout)
     config.num_hidden_layers = len(student.teacher_layers or range(config.num_hidden_layers))
     config.architectures = ["BertForMaskedLM"]
     return config

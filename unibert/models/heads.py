@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
@@ -25,11 +25,28 @@ def seeded(seed: int, *, purpose: str) -> Iterator[None]:
 
 
 def masked_lm_head(hf: PreTrainedModel) -> Any:
-    """The module from hidden states [..., H] to logits [..., V]: `cls` in BERT's family, `lm_head` in RoBERTa's."""
-    for name in ("cls", "lm_head"):
-        if (head := getattr(hf, name, None)) is not None:
+    """The module from hidden states [..., H] to logits [..., V]."""
+    model: Any = hf
+    if hasattr(model, "lm_predictions"):  # DeBERTa's newer one
+        return _TableHead(model.lm_predictions, model.base_model.embeddings.word_embeddings)
+    for name in ("cls", "lm_head"):  # BERT's and DeBERTa's, RoBERTa's
+        if (head := getattr(model, name, None)) is not None:
             return head
-    raise TypeError(f"{type(hf).__name__} has no masked-LM head named cls or lm_head")
+    for names in (("generator_predictions", "generator_lm_head"), ("head", "decoder")):  # ELECTRA's, ModernBERT's
+        if all(hasattr(model, name) for name in names):
+            return nn.Sequential(*(getattr(model, name) for name in names))
+    raise TypeError(f"{type(hf).__name__} has no masked-LM head that we know")
+
+
+class _TableHead(nn.Module):
+    """A head that multiplies by the word embeddings, given to it at each call."""
+
+    def __init__(self, head: nn.Module, table: nn.Module) -> None:
+        super().__init__()
+        self.head, self.table = head, table
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden, self.table)
 
 
 def start_head(hf: PreTrainedModel, *, bias_V: Tensor | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted besides the last hidden state, which is always given."""
+    """What is wanted."""
 
     masked_logits: bool = False
     """[M, V] at the masked targets."""
@@ -22,6 +22,8 @@ class Wanted:
     """Hidden states of these layers, 0 to L - 1."""
     attention: frozenset[int] = frozenset()
     """Query, key and value of these layers, 1 to L."""
+    last_hidden: bool = True
+    """The last hidden state at every token; false where the logits alone are read, as a cache may hold no more."""
 
     def __or__(self, other: Wanted) -> Wanted:
         return Wanted(
@@ -29,6 +31,7 @@ class Wanted:
             self.token_logits or other.token_logits,
             self.hidden | other.hidden,
             self.attention | other.attention,
+            self.last_hidden or other.last_hidden,
         )
 
     def __sub__(self, given: Wanted) -> Wanted:
@@ -37,17 +40,20 @@ class Wanted:
             self.token_logits and not given.token_logits,
             self.hidden - given.hidden,
             self.attention - given.attention,
+            self.last_hidden and not given.last_hidden,
         )
 
     def __bool__(self) -> bool:
-        return self != Wanted()
+        return self != Wanted(last_hidden=False)
 
     def __str__(self) -> str:
-        parts = ["masked-LM logits"] if self.masked_logits or self.token_logits else []
+        parts = ["masked-LM logits"] if self.masked_logits else []
+        parts += ["masked-LM logits of every token"] if self.token_logits else []
+        parts += ["the last hidden state of every token"] if self.last_hidden else []
         for name, layers in (("hidden states", self.hidden), ("queries, keys and values", self.attention)):
             if layers:
                 parts.append(f"{name} of layers {', '.join(map(str, sorted(layers)))}")
-        return " and ".join(parts) or "nothing besides the last hidden state"
+        return " and ".join(parts) or "nothing"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from kernels.divergence import Kind, divergence
@@ -44,7 +46,7 @@ class DistillLogits(Objective):
         self.temperature = table.temperature
         self.everywhere = table.positions == "all"
         wanted = Wanted(token_logits=self.everywhere, masked_logits=not self.everywhere)
-        self.needs = Needs(student=wanted, teacher=wanted)
+        self.needs = Needs(student=wanted, teacher=replace(wanted, last_hidden=False))
 
     def count(self, batch: Batch) -> int:
         return batch.tokens if self.everywhere else batch.targets

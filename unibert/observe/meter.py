@@ -28,6 +28,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unibert.data.batches import Batch
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -234,3 +236,11 @@ def _checksum(names: list[str], groups: list[str]) -> float:
 
 def _finite(*values: float) -> bool:
     return all(abs(value) < float("inf") for value in values)
+
+
+def sum_by_language(per_target_M: Tensor, batch: Batch, *, languages: int) -> tuple[Tensor, Tensor]:
+    """Sum and count [L] of a value per masked target, by the language of its document."""
+    language_M = batch.language[batch.document.flatten()[batch.target_positions]]
+    sums_L = torch.zeros(languages, dtype=torch.float64, device=per_target_M.device)
+    sums_L.index_add_(0, language_M, per_target_M.double())
+    return sums_L, torch.bincount(language_M, minlength=languages).double()

@@ -20,6 +20,7 @@ from unibert.plan.batch import (
     first_sample,
     global_batch,
     rate_factor,
+    step_of,
     stretches,
     turn_length,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "run_shares",
     "share_phases",
     "smoothed_shares",
+    "step_of",
     "turn_length",
 ]
 

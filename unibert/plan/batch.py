@@ -47,6 +47,17 @@ def first_sample(recipe: Recipe, step: int) -> int:
     return position + (before - done) * recipe.train.global_batch_sequences
 
 
+def step_of(recipe: Recipe, position: int) -> int:
+    """The step, from 1, that reads a position of the stream."""
+    done = begin = 0
+    for rung in recipe.train.ladder:
+        end = begin + (rung.until_step - done) * rung.global_batch_sequences
+        if position < end:
+            return done + 1 + (position - begin) // rung.global_batch_sequences
+        done, begin = rung.until_step, end
+    return done + 1 + (position - begin) // recipe.train.global_batch_sequences
+
+
 def rate_factor(recipe: Recipe, step: int) -> float:
     """sqrt(batch of the step / train.global_batch_sequences).
 

@@ -13,9 +13,9 @@ import subprocess
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
-from unibert.errors import MachineError
+from unibert.errors import MachineError, UnibertError
 
 # (launcher, rank, world, local rank) in the order in which they are believed.
 LAUNCHERS = (
@@ -170,6 +170,18 @@ def refuse_differences(facts: dict[str, str]) -> None:
                 f"rank {different[0]} has another {name} than rank 0 ({values[different[0]]} and {values[0]}): all "
                 "nodes must see the same files and the same command"
             )
+
+
+def fail_together(failure: Exception | None) -> NoReturn:
+    """Raise the first rank's error on every rank."""
+    rank, (kind, words) = next((r, what) for r, what in enumerate(everyone_says(_told(failure))) if what)
+    if failure is not None and not isinstance(failure, UnibertError):
+        raise failure
+    raise (kind if issubclass(kind, UnibertError) else UnibertError)(f"on rank {rank}: {words}") from failure
+
+
+def _told(failure: Exception | None) -> tuple[type[Exception], str] | None:
+    return None if failure is None else (type(failure), str(failure))
 
 
 def stop() -> None:

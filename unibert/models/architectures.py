@@ -1,0 +1,68 @@
+"""What differs between Hugging Face's encoders in reading packed rows: positions, masks, and what they can be asked.
+
+BERT and ELECTRA are as our rows are. RoBERTa and XLM-R count positions from pad + 1. ModernBERT has rotary positions,
+and layers that look no further than a window. DeBERTa's attention is its own: it reads packed rows as long as no
+convolution crosses the border of two documents, and has no queries, keys and values that a softmax alone would join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from unibert.models import attention
+from unibert.models.wanted import Sizes, Wanted
+
+
+def prepare(hf: PreTrainedModel) -> None:
+    """Let the model take our attention where it can, and packed masks."""
+    if not packs(hf.config):
+        return
+    if is_deberta(hf.config):
+        # Its embeddings would multiply by a 2-D mask; padding needs no zeros, as nobody looks at it.
+        embeddings: Any = hf.base_model.embeddings
+        embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True)
+    else:
+        hf.set_attn_implementation(attention.NAME)
+
+
+def _without_mask(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    return args, kwargs | {"mask": None}
+
+
+def is_deberta(config: Any) -> bool:
+    """Whether attention and positions are DeBERTa's."""
+    return config.model_type.startswith("deberta")
+
+
+def packs(config: Any) -> bool:
+    """Whether documents can share a row: not with a convolution over neighbours."""
+    return not (is_deberta(config) and getattr(config, "conv_kernel_size", 0) > 0)
+
+
+def gives(config: Any) -> Wanted:
+    """What an encoder of this kind with a masked-LM head can be asked for."""
+    everything = Sizes.of(config).everything
+    return replace(everything, attention=frozenset()) if is_deberta(config) else everything
+
+
+def first_position(hf: PreTrainedModel) -> int:
+    """The position id of a document's first token: pad + 1 in RoBERTa's family, 0 elsewhere."""
+    table = getattr(getattr(hf.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else padding + 1
+
+
+def masks(config: Any, mask: Tensor) -> Any:
+    """The mask [R, 1, S, S] as the model wants it: a band of it besides, for layers with a window."""
+    if not packs(config):
+        return mask[:, 0, 0].long()  # one document a row: what its first token sees
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return mask
+    place_S = torch.arange(mask.shape[-1], device=mask.device)
+    near_SS = (place_S[:, None] - place_S[None, :]).abs() <= config.sliding_window
+    return {"full_attention": mask, "sliding_attention": mask & near_SS}
