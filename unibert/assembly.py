@@ -28,7 +28,7 @@ from unibert.models.encoder import Encoder, build_student, student_config
 from unibert.models.heads import seeded
 from unibert.models.precision import bf16_is_faster
 from unibert.models.teacher import Teacher, load_teacher, teacher_sizes
-from unibert.models.wanted import Sizes
+from unibert.models.wanted import Sizes, Wanted
 from unibert.objectives import Needs, Objective
 from unibert.observe import flops
 from unibert.observe.locks import stale_locks
