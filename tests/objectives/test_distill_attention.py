@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 
 from tests.objectives.small import (
-    BATCHES,
     RECIPE,
     STUDENT,
     TEACHER,
     WIDER,
     Case,
     array,
-    check_gradient,
-    check_splitting,
-    check_value,
     make_objective,
     parameters,
     softmax,
@@ -56,22 +52,6 @@ CASES = parameters(
     ]
     + [Case("distill_attention", DistillAttention(form=form, heads="mean"), twin, teacher=WIDER) for form in FORMS]
 )
-
-
-@pytest.mark.parametrize("shape", BATCHES)
-@pytest.mark.parametrize("case", CASES)
-def test_value_equals_its_numpy_twin(case, shape):
-    check_value(case, shape)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gradient_equals_finite_differences_of_the_twin(case):
-    check_gradient(case)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_rows_add_up_to_the_whole(case):
-    check_splitting(case)
 
 
 def test_only_the_layers_in_the_map_are_asked_for():

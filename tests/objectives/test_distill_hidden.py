@@ -5,15 +5,11 @@ import pytest
 import torch
 
 from tests.objectives.small import (
-    BATCHES,
     STUDENT,
     TEACHER,
     WIDER,
     Case,
     array,
-    check_gradient,
-    check_splitting,
-    check_value,
     linear,
     make_batch,
     make_objective,
@@ -53,22 +49,6 @@ CASES = parameters(
     [Case("distill_hidden", table, twin) for table in TABLES]
     + [Case("distill_hidden", table, twin, teacher=WIDER) for table in (TABLES[0], TABLES[2])]
 )
-
-
-@pytest.mark.parametrize("shape", BATCHES)
-@pytest.mark.parametrize("case", CASES)
-def test_value_equals_its_numpy_twin(case, shape):
-    check_value(case, shape)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gradient_equals_finite_differences_of_the_twin(case):
-    check_gradient(case)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_rows_add_up_to_the_whole(case):
-    check_splitting(case)
 
 
 def test_only_the_layers_in_the_map_are_asked_for():

@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 
 from tests.objectives.small import (
-    BATCHES,
     TEACHER,
     Case,
     array,
-    check_gradient,
-    check_splitting,
-    check_value,
     make_batch,
     make_objective,
     make_step,
@@ -54,22 +50,6 @@ CASES = parameters(
         for positions, temperature in (("masked", 2.0), ("all", 0.7))
     ]
 )
-
-
-@pytest.mark.parametrize("shape", BATCHES)
-@pytest.mark.parametrize("case", CASES)
-def test_value_equals_its_numpy_twin(case, shape):
-    check_value(case, shape)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gradient_equals_finite_differences_of_the_twin(case):
-    check_gradient(case)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_rows_add_up_to_the_whole(case):
-    check_splitting(case)
 
 
 @pytest.mark.parametrize("positions", ["masked", "all"])

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 
 from tests.objectives.small import (
-    BATCHES,
     RECIPE,
     WIDER,
     Case,
     array,
-    check_gradient,
-    check_splitting,
-    check_value,
     make_batch,
     make_objective,
     parameters,
@@ -50,22 +46,6 @@ CASES = parameters(
     [Case("distill_relations", table, twin) for table in TABLES]
     + [Case("distill_relations", DistillRelations(relation_heads=3), twin, teacher=WIDER)]
 )
-
-
-@pytest.mark.parametrize("shape", BATCHES)
-@pytest.mark.parametrize("case", CASES)
-def test_value_equals_its_numpy_twin(case, shape):
-    check_value(case, shape)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gradient_equals_finite_differences_of_the_twin(case):
-    check_gradient(case)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_rows_add_up_to_the_whole(case):
-    check_splitting(case)
 
 
 def test_minilm_v1s_attention_transfer_is_the_relation_qk_with_the_models_own_heads():

@@ -1,18 +1,13 @@
 """The discriminator's guess and the student's confusion, for every feature and form, against NumPy twins."""
 
 import numpy as np
-import pytest
 import torch
 
 from tests.objectives.small import (
-    BATCHES,
     HIDDEN,
     LANGUAGES,
     Case,
     array,
-    check_gradient,
-    check_splitting,
-    check_value,
     make_batch,
     parameters,
     softmax,
@@ -70,22 +65,6 @@ CASES = parameters(
         for feature in FEATURES
     ]
 )
-
-
-@pytest.mark.parametrize("shape", BATCHES)
-@pytest.mark.parametrize("case", CASES)
-def test_value_equals_its_numpy_twin(case, shape):
-    check_value(case, shape)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gradient_equals_finite_differences_of_the_twin(case):
-    check_gradient(case)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_rows_add_up_to_the_whole(case):
-    check_splitting(case)
 
 
 def test_every_token_is_a_target():
