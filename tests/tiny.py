@@ -47,12 +47,19 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(
         text, trainers.UnigramTrainer(vocab_size=300, special_tokens=names, unk_token="<unk>", show_progress=False)
     )
+    tokenizer.model = _rounded(tokenizer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("<s>", "</s>")]
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=WIDTH, **SPECIAL)
     fast.save_pretrained(folder)
     return fast
+
+
+def _rounded(tokenizer: Tokenizer) -> models.Unigram:
+    """The model with scores of 6 digits: the trainer's last ones differ from process to process, and can decide."""
+    model = json.loads(tokenizer.to_str())["model"]
+    return models.Unigram([(piece, round(score, 6)) for piece, score in model["vocab"]], model["unk_id"])
 
 
 def make_shards(folder: Path, tokenizer: PreTrainedTokenizerFast, *, count: int, seed: int) -> None:
