@@ -248,7 +248,7 @@ def test_the_full_demo_fetches_more_and_the_small_one_is_still_known(
 
 def test_a_machine_with_pip_alone_takes_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "available", lambda: frozenset({"pypi"}))
-    monkeypatch.setattr(fetch, "_fetch_hub", lambda raw, wanted, rows: {"rows": 0, "languages": {}})
+    monkeypatch.setattr(fetch, "_fetch_hub", lambda raw, wanted, rows, *, file_mib: {"rows": 0, "languages": {}})
     with pytest.raises(DataError, match="no text was fetched"):
         fetch.run(recipe_in(tmp_path))
 
