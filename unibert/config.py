@@ -1,7 +1,8 @@
 """Reading a recipe: TOML file, layers, clear errors, and TOML back.
 
-Class defaults < `extends` (one level) < the recipe file < `--a.b value`. All wrong keys are reported at
-once. Parsing is pure: no network, no file written, no process group. The fields themselves are in schema.py.
+Class defaults < `extends` (a recipe, or several, the later over the earlier) < the recipe file < `--a.b value`. All
+wrong keys are reported at once. Parsing is pure: no network, no file written, no process group. The fields themselves
+are in schema.py.
 """
 
 from __future__ import annotations
@@ -50,12 +51,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         ConfigError: no such recipe, not TOML, or wrong keys and values, all of them at once.
     """
     path = _find(name_or_path)
-    tree = _read_toml(path)
-    if "extends" in tree:
-        base = _read_toml(_find(tree.pop("extends"), beside=path.parent))
-        if "extends" in base:
-            raise ConfigError(f"{path}: extends goes one level deep; the recipe it names extends another")
-        tree = _merge(base, tree)
+    tree = _read_layers(path)
     for key, value in _parse_overrides(overrides):
         _set(tree, key.split("."), value)
     try:
@@ -97,8 +93,19 @@ def _find(name_or_path: str | Path, *, beside: Path | None = None) -> Path:
     for path in choices:
         if path.is_file():
             return path
-    known = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    known = sorted(path.stem for path in RECIPES.glob("[!_]*.toml"))  # the others are parts of recipes
     raise ConfigError(f"no recipe {text!r}: name a TOML file, or one of: {', '.join(known)}{_perhaps(text, known)}")
+
+
+def _read_layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file over those that it extends, the later named over the earlier."""
+    if path in above:
+        raise ConfigError(f"{path}: extends itself, by way of {' and '.join(map(str, above[above.index(path) + 1 :]))}")
+    own, tree = _read_toml(path), {}
+    names = own.pop("extends", [])
+    for name in [names] if isinstance(names, str) else names:
+        tree = _merge(tree, _read_layers(_find(name, beside=path.parent), (*above, path)))
+    return _merge(tree, own)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -28,10 +28,12 @@ class MaskedLM(Table):
 
 
 class DistillHidden(Table):
-    """Squared distance of hidden states, student to teacher, token by token."""
+    """Distance of hidden states, student to teacher, token by token."""
 
     weight: float | Ramp = 1.0
     """Weight of the term."""
+    form: Literal["mse", "cosine"] = "mse"
+    """`mse`: mean squared distance; `cosine`: 1 - cosine (DistilBERT), whatever the size of a teacher's states."""
     layers: LayerMap = "last"
     """Which layer of the student is compared with which of the teacher: `last` with last; `uniform`: i of l with
     i L / l of L (rounded down); `skip`: the same without the last; `bottom`: i with i; or pairs `[[student, teacher],
@@ -100,9 +102,11 @@ class LanguageConfusion(Table):
 
     weight: float | Ramp = Ramp(max=0.1)
     """Weight of the term (lambda)."""
-    form: Literal["uniform", "reversal", "label_flip"] = "uniform"
-    """`uniform`: KL to the uniform distribution, bounded; `reversal`: minus the cross-entropy (gradient reversal);
-    `label_flip`: the cross-entropy of a wrong language, the same for a document whenever it is read."""
+    form: Literal["uniform", "entropy", "reversal", "label_flip"] = "uniform"
+    """`uniform`: KL(uniform || p), as strong against a discriminator that is sure as against one that is not;
+    `entropy`: KL(p || uniform), bounded, but a discriminator that is sure gives it no gradient; `reversal`: minus the
+    cross-entropy (gradient reversal); `label_flip`: the cross-entropy of a wrong language, the same for a document
+    whenever it is read."""
 
 
 class TranslationLM(Table):

@@ -27,10 +27,9 @@ from unibert.data.batches import Batch
 from unibert.errors import NumericsError, Stopped
 from unibert.export import export_run
 from unibert.models.discriminator import Feature, judged_documents
-from unibert.models.encoder import encode
 from unibert.models.teacher import Lessons
 from unibert.nonfinite import report_nonfinite
-from unibert.objectives import MicroStep, Moved, Objective, Term, Turn
+from unibert.objectives import MicroStep, Moved, Objective, Term, Turn, read
 from unibert.observe import flops
 from unibert.observe.logger import RunLogger
 from unibert.observe.meter import Meter, sum_by_language
@@ -93,7 +92,14 @@ class Trainer:
             flops_per_token=run.flops_per_token,
             peak_flops=flops.peak_flops(run.device),
         )
-        self.watch = HeldoutWatch(run.recipe, shards=run.shards, device=run.device)
+        self.watch = HeldoutWatch(
+            run.recipe,
+            shards=run.shards,
+            device=run.device,
+            objectives=run.objectives,
+            teacher=run.teacher,
+            ranks=(run.ranks.rank, run.ranks.world),
+        )
         self.saver = Saver(run.checkpoints, ranks=run.ranks, table=run.recipe.save)
         self.losses: list[Tensor] = []  # the student's, of each micro-step of the step
         wanted = {"masked": run.needs.teacher, "unmasked": run.needs.teacher_unmasked}
@@ -109,6 +115,8 @@ class Trainer:
             self.logger.say(f"going on from {run.resumed_from}")
         stream = self.stream = run.stream.steps(run.state.step)
         try:
+            if run.state.step == 0:
+                self.logger.log(0, self.evaluate())
             for step in range(run.state.step + 1, self.steps + 1):
                 self.watchdog.beat("waiting for data")
                 self.step(step)
@@ -254,22 +262,15 @@ class Trainer:
     def forward(self, batch: Batch) -> MicroStep:
         """Student and teacher compute what the objectives need, once."""
         run, needs = self.run, self.run.needs
-        at = MicroStep(batch, feature=self.feature)
+        answers = None, None
         if self.lessons is not None:
             with self.meter.teaching():
-                at.teacher, at.teacher_unmasked = self.lessons.answers(batch)
+                answers = self.lessons.answers(batch)
         engine: Any = run.players["student"].engine
-        if needs.student is not None:
-            at.student = encode(engine, batch, needs.student)
-        if needs.student_unmasked is not None:
-            at.student_unmasked = encode(engine, batch.unmasked, needs.student_unmasked)
-        read = [batch]
-        if needs.joined is not None:
-            assert batch.joined is not None, "Recipe.joined knows which objectives read pairs as one text"
-            at.joined = encode(engine, batch.joined, needs.joined)
-            read.append(batch.joined)
+        at = read(engine, batch, needs=needs, answers=answers, feature=self.feature)
         at.beside = engine.module.beside
-        tokens, places = sum(one.tokens for one in read), sum(one.input_ids.numel() for one in read)
+        texts = [batch] if needs.joined is None or batch.joined is None else [batch, batch.joined]
+        tokens, places = sum(text.tokens for text in texts), sum(text.input_ids.numel() for text in texts)
         self.meter.count(tokens=tokens, places=places, samples=batch.documents)
         return at
 
@@ -343,13 +344,18 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """The look at held-out text, by the student as it is."""
-        engine, ranks = self.run.players["student"].engine, self.run.ranks
-        engine.eval()
-        found = self.watch.look(engine, rank=ranks.rank, world=ranks.world)
+        players = self.run.players
+        engine: Any = players["student"].engine
+        self.watchdog.beat("evaluating")
+        for player in players:
+            player.engine.eval()
+        discriminate = players["discriminator"].module if "discriminator" in players else None
+        found = self.watch.look(engine, lessons=self.lessons, discriminate=discriminate)
         if self.run.state.step == self.steps:
             embeddings_NH, languages, texts = self.watch.embeddings(engine)
             self.logger.projector(self.steps, embeddings_NH=embeddings_NH, languages=languages, texts=texts)
-        engine.train()
+        for player in players:
+            player.engine.train()
         self.run.state = replace(self.run.state, score=found["eval/masked_cross_entropy"])
         return found
 

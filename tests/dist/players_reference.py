@@ -143,7 +143,7 @@ class _Loop:
         for batch in pieces:
             loss, features_DH = self.supervised(batch, targets=targets, tokens=tokens)
             p = F.softmax(self.guesser(features_DH), dim=-1)
-            confusion = (p * (p * p.shape[-1]).log()).sum()  # KL(p || uniform)
+            confusion = -(p * p.shape[-1]).log().mean(dim=-1).sum()  # KL(uniform || p)
             loss = loss + self.confusion_weight(step) * confusion / documents
             total = [a + b for a, b in zip(total, torch.autograd.grad(loss, self.rounded_weights), strict=True)]
             for _ in range(self.recipe.discriminator.moves):
@@ -155,8 +155,8 @@ class _Loop:
         """Masked LM and both distillations, divided by the step's counts; and the documents' mean features [D, H]."""
         mask = batch.attention_mask()
         with torch.no_grad():
-            hidden_t, logits_t = self.teacher(batch.input_ids, batch.position_ids, mask, batch.target_positions)
-        answers = self.rounded(batch.input_ids, batch.position_ids, mask, batch.target_positions)
+            hidden_t, logits_t = self.teacher(batch.input_ids, batch.position_ids, mask, batch.target_positions)[:2]
+        answers = self.rounded(batch.input_ids, batch.position_ids, mask, batch.target_positions)[:2]
         hidden, logits = (answer.double() for answer in answers)
         kl = F.kl_div(F.log_softmax(logits / 2, -1), F.softmax(logits_t / 2, -1), reduction="sum") * 4
         loss = F.cross_entropy(logits, batch.target_ids, reduction="sum") / targets + 0.5 * kl / targets

@@ -33,7 +33,11 @@ def twin(at, table):
         h_s, h_t = array(at.student.states(ours, layers=2))[real], array(at.teacher.states(theirs, layers=4))[real]
         if "distill_hidden" in at.beside:
             h_s = linear(at.beside["distill_hidden"], h_s)
-        total += ((h_s - h_t) ** 2).mean(-1).sum() / len(pairs)
+        if table.form == "cosine":
+            norms = np.linalg.norm(h_s, axis=-1) * np.linalg.norm(h_t, axis=-1)
+            total += (1 - (h_s * h_t).sum(-1) / norms).sum() / len(pairs)
+        else:
+            total += ((h_s - h_t) ** 2).mean(-1).sum() / len(pairs)
     return total
 
 
@@ -44,10 +48,11 @@ TABLES = [
     DistillHidden(layers="bottom"),
     DistillHidden(layers="skip", project=True),
     DistillHidden(layers=((0, 0), (1, 3))),
+    DistillHidden(form="cosine", layers="uniform"),
 ]
 CASES = parameters(
     [Case("distill_hidden", table, twin) for table in TABLES]
-    + [Case("distill_hidden", table, twin, teacher=WIDER) for table in (TABLES[0], TABLES[2])]
+    + [Case("distill_hidden", table, twin, teacher=WIDER) for table in (TABLES[0], TABLES[2], TABLES[-1])]
 )
 
 

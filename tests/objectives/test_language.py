@@ -1,5 +1,7 @@
 """The discriminator's guess and the student's confusion, for every feature and form, against NumPy twins."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
@@ -53,7 +55,9 @@ def twin_confusion(at, table):
         ]
         return -log_p_of(np.array(wrong, dtype=int), at)
     p, _ = guesses(at)
-    return (np.log(LANGUAGES) + (p * np.log(p)).sum(-1)).sum()
+    if table.form == "entropy":
+        return (np.log(LANGUAGES) + (p * np.log(p)).sum(-1)).sum()
+    return (-np.log(LANGUAGES) - np.log(p).mean(-1)).sum()
 
 
 FEATURES = ["cls", "mean", "tokens"]
@@ -61,10 +65,22 @@ CASES = parameters(
     [Case("language_guess", LanguageGuess(), twin_guess, feature=feature) for feature in FEATURES]
     + [
         Case("language_confusion", LanguageConfusion(form=form), twin_confusion, feature=feature)
-        for form in ("uniform", "reversal", "label_flip")
+        for form in ("uniform", "entropy", "reversal", "label_flip")
         for feature in FEATURES
     ]
 )
+
+
+def test_a_sure_discriminator_moves_the_student_by_uniform_alone():
+    def gradient(form):
+        features = torch.eye(LANGUAGES, requires_grad=True)
+        objective = Case("language_confusion", LanguageConfusion(form=form), twin_confusion).objective()
+        at = SimpleNamespace(features_FH=features, language_F=torch.arange(LANGUAGES), discriminate=lambda x: 30 * x)
+        objective.term(at).total.backward()
+        return features.grad.abs().max().item()
+
+    assert gradient("uniform") > 10
+    assert gradient("entropy") < 1e-6 and gradient("reversal") < 1e-6
 
 
 def test_every_token_is_a_target():

@@ -9,12 +9,13 @@ import torch
 from rich.console import Console
 
 from tests.unit.small_data import FACTS, recipe, write_shards
-from unibert.data.batches import Stream, first_fit, heldout_batches
+from unibert.data.batches import Stream, first_fit
 from unibert.data.inspect import show_pairs
 from unibert.data.lines import write_json
 from unibert.data.pairs import FORMAT, VERSION, PairSet
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
+from unibert.evaluate.heldout_batches import heldout_batches
 
 LANGUAGES = ("en", "ar", "zh")
 SAMPLES = {"en": 90, "ar": 30, "zh": 50}
@@ -155,7 +156,7 @@ def test_the_thread_ends_with_its_iterator(folder):
 def test_the_thread_does_not_run_far_ahead(folder, monkeypatch):
     here = stream(folder)
     prepared = []
-    monkeypatch.setattr(here, "_micro", prepared.append)
+    monkeypatch.setattr(here.maker, "make", prepared.append)
     steps = here.steps(0)
     next(steps)
     worker = batch_threads()[0]

@@ -25,11 +25,18 @@ def test_layers_default_extends_file_flags(tmp_path):
     assert recipe.languages == ("en", "no")
 
 
-def test_extends_goes_one_level(tmp_path):
-    write(tmp_path, MINIMAL, "a.toml")
-    write(tmp_path, 'extends = "a.toml"\n', "b.toml")
-    with pytest.raises(ConfigError, match="one level"):
-        load_recipe(write(tmp_path, 'extends = "b.toml"\n'))
+def test_extends_lays_files_over_each_other(tmp_path):
+    write(tmp_path, MINIMAL + "[train]\nsteps = 5\nseed = 9\n", "a.toml")
+    write(tmp_path, 'extends = "a.toml"\n[train]\nsteps = 6\n', "b.toml")
+    write(tmp_path, "[train]\nsteps = 7\nmicro_batch_sequences = 2\n[optimizer]\nepsilon = 1e-8\n", "c.toml")
+    train = load_recipe(write(tmp_path, 'extends = ["b.toml", "c.toml"]\n[train]\nmicro_batch_sequences = 4\n')).train
+    assert (train.seed, train.steps, train.micro_batch_sequences) == (9, 7, 4)
+
+
+def test_extends_in_a_circle_is_refused(tmp_path):
+    write(tmp_path, 'extends = "b.toml"\n', "a.toml")
+    with pytest.raises(ConfigError, match=r"b\.toml: extends itself, by way of .*a\.toml"):
+        load_recipe(write(tmp_path, 'extends = "a.toml"\n', "b.toml"))
 
 
 def test_every_wrong_key_is_named_at_once_with_a_suggestion(tmp_path):

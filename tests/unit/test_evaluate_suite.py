@@ -78,8 +78,8 @@ def test_masked_numbers_are_those_of_the_model(made: Path) -> None:
     """Against transformers' own loss, one document at a time."""
     from transformers import AutoModelForMaskedLM
 
-    from unibert.data.batches import heldout_batches
     from unibert.data.shards import ShardSet
+    from unibert.evaluate.heldout_batches import heldout_batches
 
     recipe = recipe_of(made)
     model = AutoModelForMaskedLM.from_pretrained(made / "teacher").eval()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from unibert.data.code_switch import exchange, read_ends
 from unibert.data.dropout import drop_tokens
 from unibert.data.masking import mask_many
-from unibert.data.mixture import Documents, Mixture, open_pairs, read_documents
+from unibert.data.mixture import Documents, Mixture, open_pairs
 from unibert.data.pair_views import PairViews, Texts, flipped, join, word_spans
 from unibert.data.shards import ShardSet
 from unibert.data.words import WordPieces
@@ -29,8 +29,6 @@ from unibert.schema import Masking, Recipe
 
 STEPS_AHEAD = 2
 """Optimizer steps prepared in advance."""
-HELDOUT_SEED = 20_000
-"""Of the masks of held-out text: a constant, so that every model and every run is asked the same questions."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +243,47 @@ def read_words(recipe: Recipe, shards: ShardSet) -> WordPieces | None:
     return WordPieces.read(shards.folder.parent / "tokenizer", vocabulary_size=shards.vocabulary_size)
 
 
+class Maker:
+    """Makes the micro-batch that begins at a position of a stream: reads, changes, masks and packs its documents.
+
+    Args:
+        recipe: size of a micro-batch, seed, masking, and what happens to documents before.
+        shards: open, with the recipe's languages.
+        mixture: what stands where.
+    """
+
+    def __init__(self, recipe: Recipe, shards: ShardSet, mixture: Mixture) -> None:
+        self.recipe, self.shards, self.mixture = recipe, shards, mixture
+        self.words = read_words(recipe, shards)
+        self.views = PairViews.of(recipe, shards)
+        self.ends = None  # of sentences, where pairs exchange them
+        if recipe.data.code_switch_fraction:
+            self.ends = read_ends(recipe.data.folder / "tokenizer", vocabulary_size=shards.vocabulary_size)
+
+    def make(self, start: int) -> Batch:
+        """The micro-batch whose first document stands at `start`."""
+        recipe = self.recipe
+        stop = start + recipe.train.micro_batch_sequences
+        documents = self.mixture.read(start, stop)
+        if self.ends is not None:
+            fraction = recipe.data.code_switch_fraction
+            documents = exchange(documents, fraction=fraction, ends=self.ends, seed=recipe.train.seed)
+        if fraction := recipe.data.drop_tokens:
+            documents = drop_tokens(
+                documents, fraction=fraction, keep_whole=recipe.data.keep_whole, seed=recipe.train.seed
+            )
+        return make_batch(
+            documents,
+            shards=self.shards,
+            positions=np.arange(start, stop),
+            width=recipe.data.max_sequence_tokens,
+            masking=recipe.masking,
+            seed=recipe.train.seed,
+            words=self.words,
+            views=self.views,
+        )
+
+
 class Stream:
     """The micro-batches of one rank, in order, from any step.
 
@@ -269,17 +308,13 @@ class Stream:
         _check(recipe, shards)
         self.recipe, self.shards, self.rank, self.world = recipe, shards, rank, world
         self.mixture = Mixture(recipe, shards, open_pairs(recipe, shards))
-        self.words = read_words(recipe, shards)
-        self.views = PairViews.of(recipe, shards)
-        self.ends = None  # of sentences, where pairs exchange them
-        if recipe.data.code_switch_fraction:
-            self.ends = read_ends(recipe.data.folder / "tokenizer", vocabulary_size=shards.vocabulary_size)
+        self.maker = Maker(recipe, shards, self.mixture)
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of this rank in one step (from 0), prepared here and now."""
         first, size = first_sample(self.recipe, step + 1), self.recipe.train.micro_batch_sequences
         accumulation = accumulation_steps(self.recipe, world=self.world, step=step + 1)
-        return [self._micro(first + (micro * self.world + self.rank) * size) for micro in range(accumulation)]
+        return [self.maker.make(first + (micro * self.world + self.rank) * size) for micro in range(accumulation)]
 
     def steps(self, first_step: int) -> Generator[list[Batch]]:
         """Step first_step and all that follow, without end; prepared in a thread that ends when the iterator does.
@@ -315,28 +350,6 @@ class Stream:
                 return
             step += 1
 
-    def _micro(self, start: int) -> Batch:
-        recipe = self.recipe
-        stop = start + recipe.train.micro_batch_sequences
-        documents = self.mixture.read(start, stop)
-        if self.ends is not None:
-            fraction = recipe.data.code_switch_fraction
-            documents = exchange(documents, fraction=fraction, ends=self.ends, seed=recipe.train.seed)
-        if fraction := recipe.data.drop_tokens:
-            documents = drop_tokens(
-                documents, fraction=fraction, keep_whole=recipe.data.keep_whole, seed=recipe.train.seed
-            )
-        return make_batch(
-            documents,
-            shards=self.shards,
-            positions=np.arange(start, stop),
-            width=recipe.data.max_sequence_tokens,
-            masking=recipe.masking,
-            seed=recipe.train.seed,
-            words=self.words,
-            views=self.views,
-        )
-
 
 def _check(recipe: Recipe, shards: ShardSet) -> None:
     if shards.languages != recipe.languages:
@@ -353,38 +366,3 @@ def _check(recipe: Recipe, shards: ShardSet) -> None:
             f"{shards.folder}: {total} documents in all, fewer than train.global_batch_sequences = {batch}: "
             f"take a smaller batch (and fewer ranks), or get more text"
         )
-
-
-def heldout_batches(
-    recipe: Recipe, shards: ShardSet, *, lines_per_language: int, sequences: int = 64
-) -> Iterator[Batch]:
-    """Held-out text with fixed masks: the same documents and targets for every model, run and caller.
-
-    Args:
-        recipe: gives the width of a row. Masks are the standard ones (15 %, 80/10/10), whatever the recipe trains with.
-        shards: the held-out ones, open with the recipe's languages.
-        lines_per_language: document pieces of each language, spread evenly over its file; fewer where it has fewer.
-        sequences: documents of a batch.
-
-    Yields:
-        Batches language after language; sample_ids count the documents from 0.
-    """
-    chosen = [_spread(int(n), lines_per_language) for n in shards.samples_per_language]
-    language = np.repeat(np.arange(len(chosen)), [len(which) for which in chosen])
-    sample = np.concatenate(chosen)
-    for start in range(0, len(sample), sequences):
-        here = slice(start, start + sequences)
-        yield make_batch(
-            read_documents(shards, language=language[here], sample=sample[here], epoch=np.zeros_like(sample[here])),
-            shards=shards,
-            positions=np.arange(start, start + len(sample[here])),
-            width=max(recipe.data.max_sequence_tokens, shards.max_sequence_tokens),
-            masking=Masking(),
-            seed=HELDOUT_SEED,
-        )
-
-
-def _spread(available: int, wanted: int) -> np.ndarray:
-    """At most `wanted` indices, evenly spread over range(available)."""
-    count = min(available, wanted)
-    return np.arange(count) * available // max(count, 1)

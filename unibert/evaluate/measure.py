@@ -18,13 +18,14 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from unibert.config import Recipe
-from unibert.data.batches import Batch, heldout_batches
+from unibert.data.batches import Batch
 from unibert.data.lines import say
 from unibert.data.shard_format import TokenizerFacts
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
 from unibert.evaluate.embed import Embedder
 from unibert.evaluate.heldout import Heldout, read_heldout
+from unibert.evaluate.heldout_batches import heldout_batches
 from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
 from unibert.evaluate.probe import MINIMUM_LINES, ProbeScore, language_probe
 from unibert.evaluate.results import Baseline, MaskedScore, ModelResult

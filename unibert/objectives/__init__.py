@@ -11,7 +11,7 @@ from unibert.objectives.align_momentum import Momentum
 from unibert.objectives.align_mse import MeanSquaredPairs
 from unibert.objectives.align_sentences import InBatch
 from unibert.objectives.align_words import WordsByDictionary, WordsByIndex
-from unibert.objectives.base import MicroStep, Moved, Needs, Objective, Setting, Term, Turn
+from unibert.objectives.base import MicroStep, Moved, Needs, Objective, Setting, Term, Turn, read
 from unibert.objectives.distill_attention import DistillAttention
 from unibert.objectives.distill_hidden import DistillHidden
 from unibert.objectives.distill_logits import DistillLogits
@@ -23,7 +23,19 @@ from unibert.objectives.structure import Structure
 from unibert.objectives.translation_lm import TranslationLM
 from unibert.schema import Table
 
-__all__ = ["OBJECTIVES", "MicroStep", "Moved", "Needs", "Objective", "Setting", "Term", "Turn", "build", "kind_of"]
+__all__ = [
+    "OBJECTIVES",
+    "MicroStep",
+    "Moved",
+    "Needs",
+    "Objective",
+    "Setting",
+    "Term",
+    "Turn",
+    "build",
+    "kind_of",
+    "read",
+]
 
 OBJECTIVES: dict[str, type[Objective] | dict[str, type[Objective]]] = {
     "masked_lm": MaskedLM,

@@ -57,7 +57,8 @@ class Momentum(OnPairs):
         own_P = torch.arange(len(pairs_P2), device=pairs_P2.device)
         queries_PF = unit(at.beside[self.name](self.student_DH(at)[pairs_P2[own_P, turned_P]]))
         keys_PF = self._keys(at)[pairs_P2[own_P, 1 - turned_P]]
-        self.fresh.append((at.batch.sample_ids[pairs_P2[:, 0]], keys_PF))
+        if torch.is_grad_enabled():  # held-out sentences stay out of the queue
+            self.fresh.append((at.batch.sample_ids[pairs_P2[:, 0]], keys_PF))
         cosines = torch.cat([(queries_PF * keys_PF).sum(dim=1, keepdim=True), queries_PF @ self.queue.T], dim=1)
         first_P = torch.zeros_like(own_P)
         return Term(total=F.cross_entropy(cosines / self.temperature, first_P, reduction="sum"))

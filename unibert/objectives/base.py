@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unibert.data.batches import Batch
 from unibert.errors import DataError
 from unibert.models.discriminator import Feature, features, judged_documents
-from unibert.models.encoder import Encoder, EncoderOutput
+from unibert.models.encoder import Encoder, EncoderOutput, encode
 from unibert.models.wanted import Sizes, Wanted
 from unibert.objective_tables import Ramp
 from unibert.schema import Recipe, Table
@@ -97,6 +97,34 @@ class MicroStep:
     def batches(self) -> list[Batch]:
         """The micro-batch."""
         return [self.batch]
+
+
+def read(
+    engine: Any,
+    batch: Batch,
+    *,
+    needs: Needs,
+    answers: tuple[EncoderOutput | None, EncoderOutput | None] = (None, None),
+    feature: Feature = "cls",
+) -> MicroStep:
+    """Let the student read a micro-batch in every way that is needed, each once.
+
+    Args:
+        engine: the student's, or an Encoder.
+        batch: on its device.
+        needs: what objectives want.
+        answers: the teacher's readings of the masked and of the unmasked text.
+        feature: what the discriminator judges.
+    """
+    at = MicroStep(batch, teacher=answers[0], teacher_unmasked=answers[1], feature=feature)
+    if needs.student is not None:
+        at.student = encode(engine, batch, needs.student)
+    if needs.student_unmasked is not None:
+        at.student_unmasked = encode(engine, batch.unmasked, needs.student_unmasked)
+    if needs.joined is not None:
+        assert batch.joined is not None, "Recipe.joined knows which objectives read pairs as one text"
+        at.joined = encode(engine, batch.joined, needs.joined)
+    return at
 
 
 @dataclass

@@ -1,8 +1,13 @@
-"""Distillation of hidden states (Jiao et al., arXiv 2103.06418, the last layer; arXiv 1909.10351, several)."""
+"""Distillation of hidden states.
+
+Squared distance: the last layer's in LightMBERT (Jiao et al., arXiv 2103.06418), several layers' in TinyBERT
+(arXiv 1909.10351). Cosine: DistilBERT (Sanh et al., arXiv 1910.01108).
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibert.data.batches import Batch
@@ -14,10 +19,11 @@ from unibert.schema import Table
 
 
 class DistillHidden(Objective):
-    """Mean squared distance of student and teacher, token by token.
+    """Distance of the states of student and teacher, token by token.
 
-    Formula: sum over tokens t of the mean over layer pairs (i, j) of |W h_s,i,t + b - h_t,j,t|^2 / H_t, divided by the
-    number of tokens. W and b, one for all layers as in TinyBERT's code, are there when the widths differ or
+    Formula: sum over tokens t of the mean over layer pairs (i, j) of the distance of a = W h_s,i,t + b and
+    c = h_t,j,t, divided by the number of tokens: |a - c|^2 / H_t (`mse`), or 1 - a.c / (|a| |c|) (`cosine`, which
+    does not depend on how large a teacher's states are). W and b, one for all layers as in TinyBERT's code, are there when the widths differ or
     `project` asks for them; between equal widths they begin as the identity (ours).
     Shapes: h_s [R, S, H_s], h_t [R, S, H_t]; padding is left out, and with positions = "unmasked" the masked-LM targets
     too (our addition: a student that must repeat the teacher's state at a mask learns the masked LM badly, and no text
@@ -33,6 +39,7 @@ class DistillHidden(Objective):
         student, teacher = setting.student, self.teacher_sizes
         self.pairs = layer_pairs(table.layers, student=student.layers, teacher=teacher.layers, name=self.name, lowest=0)
         self.projects = table.project or student.hidden != teacher.hidden
+        self.form = table.form
         self.skip_targets = table.positions == "unmasked"
         self.needs = Needs(
             student=Wanted(hidden=frozenset(s for s, _ in self.pairs) - {student.layers}),
@@ -62,9 +69,15 @@ class DistillHidden(Objective):
             student_NH = at.student.states(ours, layers=layers[0])[chosen_RS]
             if self.projects:
                 student_NH = at.beside[self.name](student_NH)
-            apart_NH = student_NH.float() - at.teacher.states(theirs, layers=layers[1])[chosen_RS].float()
-            total = total + apart_NH.square().mean(dim=-1).sum() / len(self.pairs)
+            teacher_NH = at.teacher.states(theirs, layers=layers[1])[chosen_RS]
+            total = total + self._apart(student_NH.float(), teacher_NH.float()).sum() / len(self.pairs)
         return Term(total=total)
+
+    def _apart(self, student_NH: Tensor, teacher_NH: Tensor) -> Tensor:
+        """The distance of each token's two states, [N]."""
+        if self.form == "cosine":
+            return 1 - F.cosine_similarity(student_NH, teacher_NH, dim=-1)
+        return (student_NH - teacher_NH).square().mean(dim=-1)
 
     def _positions(self, batch: Batch) -> Tensor:
         """Bool [R, S]: the tokens that are compared."""

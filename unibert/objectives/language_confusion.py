@@ -23,8 +23,9 @@ class LanguageConfusion(Objective):
 
     Formula, with p = softmax(D(z)) and D frozen, summed over features and divided by their number (documents, or with
     discriminator.feature = "tokens" tokens):
-    `uniform`: KL(p || 1/L) = log L + sum_l p_l log p_l, between 0 and log L (our default; the paper's form is not
-    public).
+    `uniform`: KL(1/L || p) = -log L - 1/L sum_l log p_l, the domain confusion of Tzeng et al. (arXiv 1510.02192). Its
+    gradient by the logits is p - 1/L, largest where D is sure (our default; the paper's form is not public).
+    `entropy`: KL(p || 1/L) = log L + sum_l p_l log p_l, between 0 and log L; where p is one-hot its gradient vanishes.
     `reversal`: log p_language, unbounded below. This negative cross-entropy has, through a discriminator that is frozen
     here and learns by its own loss, exactly the gradient of a gradient reversal layer with this weight (Ganin et al.
     2016): two names in the literature, one form here.
@@ -53,8 +54,10 @@ class LanguageConfusion(Objective):
         if self.form == "label_flip":
             wrong_D = wrong_language(at.batch.sample_ids, at.batch.language, languages=log_p_FL.shape[-1])
             return Term(total=F.nll_loss(log_p_FL, wrong_D[at.judged_F], reduction="sum"))
-        confused_F = math.log(log_p_FL.shape[-1]) + (log_p_FL.exp() * log_p_FL).sum(dim=-1)
-        return Term(total=confused_F.sum())
+        most = math.log(log_p_FL.shape[-1])
+        if self.form == "entropy":
+            return Term(total=(most + (log_p_FL.exp() * log_p_FL).sum(dim=-1)).sum())
+        return Term(total=(-most - log_p_FL.mean(dim=-1)).sum())
 
 
 def wrong_language(sample_ids: Tensor, language_D: Tensor, *, languages: int) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Literal
 from unibert.config import Recipe
 from unibert.languages import script_of
 from unibert.pair_rules import reads_teacher
+from unibert.table import Table
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ def _once(condition: bool) -> Sequence[str]:
     return ("",) if condition else ()
 
 
+def _learns_from_teacher(name: str, table: Table) -> bool:
+    return name.startswith("distill_") or reads_teacher(name, table)
+
+
+def _asks_cache(recipe: Recipe, name: str, table: Table) -> bool:
+    """Whether an objective's answers are there for training's text alone."""
+    return recipe.teacher is not None and recipe.teacher.kind == "cached" and _learns_from_teacher(name, table)
+
+
 ALWAYS = When("always", lambda recipe: _once(True))
 EACH_OBJECTIVE = When("the objective is on", lambda recipe: tuple(recipe.objectives.on()))
 EACH_LANGUAGE = When("masked_lm is on", lambda recipe: recipe.languages if recipe.objectives.masked_lm else ())
@@ -77,13 +87,18 @@ ADVERSARY = When("language_guess is on", lambda recipe: _once(recipe.objectives.
 TEACHER_LOGITS = When("distill_logits is on", lambda recipe: _once(recipe.objectives.distill_logits is not None))
 TEACHER = When(
     "an objective learns from the teacher",
-    lambda recipe: _once(
-        any(name.startswith("distill_") or reads_teacher(name, table) for name, table in recipe.objectives.on().items())
-    ),
+    lambda recipe: _once(any(_learns_from_teacher(*item) for item in recipe.objectives.on().items())),
 )
 IN_BATCH = When(
     "align_sentences has form info_nce",
     lambda recipe: _once(getattr(recipe.objectives.align_sentences, "form", None) == "info_nce"),
+)
+HELDOUT_OBJECTIVE = When(
+    "evaluation steps, for what needs no cached teacher",
+    lambda recipe: tuple(
+        name for name, table in recipe.objectives.on().items() if not _asks_cache(recipe, name, table)
+    ),
+    evaluation=True,
 )
 EVALUATION = When("evaluation steps", lambda recipe: _once(True), evaluation=True)
 TO_ENGLISH = When(
@@ -101,6 +116,10 @@ TAGS: tuple[Tag, ...] = (
     Tag(
         "loss/<objective>", "nats; of states, scores, maps: squared distance; align_sentences: by form", EACH_OBJECTIVE,
         "the loss before its weight: sum of its terms / their number, over all ranks",
+    ),
+    Tag(
+        "loss_heldout/<objective>", "as loss/<objective>", HELDOUT_OBJECTIVE,
+        "the same on held-out text and pairs, by the models as they are", "last",
     ),
     Tag(
         "loss_by_language/<code>", "nats per target", EACH_LANGUAGE,

@@ -30,6 +30,8 @@ class Teacher(ABC):
         ahead: answer in a thread of its own, so that `ask` returns at once and the work goes on beside the caller's.
     """
 
+    reads_anything = True
+    """Whether it can answer to other text than training's, as to held-out text."""
     gives_unmasked: Wanted | None
     """Of its reading of text as it was before masking; None when it cannot read that."""
     why = (

@@ -53,6 +53,8 @@ class CachedTeacher(Teacher):
         "masked text, and the hidden states of teacher.cache_layers; write it with those, or use another kind"
     )
 
+    reads_anything = False
+
     def __init__(
         self,
         shards: list[Shard],

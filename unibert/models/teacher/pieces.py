@@ -115,7 +115,7 @@ class MappedTeacher(Teacher):
     def __init__(self, inner: Teacher, pieces: Pieces) -> None:
         super().__init__(inner.config, device=inner.device, gives=inner.gives, ahead=inner.works_ahead)
         self.inner, self.pieces = inner, pieces
-        self.gives_unmasked, self.why = inner.gives_unmasked, inner.why
+        self.gives_unmasked, self.why, self.reads_anything = inner.gives_unmasked, inner.why, inner.reads_anything
         self.sizes = replace(inner.sizes, vocabulary=len(pieces.of_teacher))
         self._columns = torch.from_numpy(pieces.of_teacher).to(inner.device)
 
