@@ -93,8 +93,9 @@ def train(recipe: Path, *options: str, launcher: str = "alone", world: int = 1, 
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """The steps of metrics.jsonl, without the look before the first one."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["step"]]
 
 
 def trace(run: Path, tags: Sequence[str] = ("loss/total",)) -> list[tuple[float, ...]]:

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from unibert.data_tables import SharePhase
 from unibert.errors import ConfigError
-from unibert.objective_tables import Objectives, Ramp
+from unibert.objective_tables import Line, Objectives, Ramp
 from unibert.parallel_tables import Alignment
 from unibert.schema import Masking, Recipe, Rung, Table
 from unibert.source_tables import Corpus, Demo
 from unibert.teacher_tables import OtherTeacher
 
 __all__ = [
+    "Line",
     "Masking",
     "Objectives",
     "Ramp",
@@ -153,7 +154,7 @@ def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 # What pydantic adds to a location to say which member of a union it tried.
-UNION_PARTS = ("float", "Ramp", "int", "constrained-int")
+UNION_PARTS = ("float", "Ramp", "Line", "int", "constrained-int")
 
 
 def _explain(error: ValidationError, *, where: str) -> str:
@@ -228,7 +229,7 @@ def _field_help(table: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, s
         inner = _tables_in(field.annotation)
         if len(inner) > 1 and all(map(_form, inner)):
             yield from _forms_help(inner, prefix=f"{prefix}{name}.")
-        elif len(inner) == 1 and inner[0] not in (Ramp, Rung, SharePhase, OtherTeacher):
+        elif len(inner) == 1 and inner[0] not in (Ramp, Line, Rung, SharePhase, OtherTeacher):
             yield from _field_help(inner[0], prefix=f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else "demo" if field.default == (Demo(),) else str(field.default)

@@ -20,17 +20,34 @@ class Ramp(Table):
     """Steepness of the ramp."""
 
 
+class Line(Table):
+    """A weight over the run: from `start` straight to `end` at the fraction `until` of the steps, and `end` after it.
+
+    Falling to 0 it is teacher annealing (Clark et al., arXiv 1907.04829): the teacher leads, then the labels do.
+    """
+
+    start: Annotated[float, Field(ge=0)]
+    """Weight in the first step."""
+    end: Annotated[float, Field(ge=0)]
+    """Weight from `until` on."""
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Fraction of the run's steps."""
+
+
+Weight = float | Ramp | Line
+
+
 class MaskedLM(Table):
     """Cross-entropy at the masked positions."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
 
 
 class DistillHidden(Table):
     """Distance of hidden states, student to teacher, token by token."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     form: Literal["mse", "cosine"] = "mse"
     """`mse`: mean squared distance; `cosine`: 1 - cosine (DistilBERT), whatever the size of a teacher's states."""
@@ -48,7 +65,7 @@ class DistillHidden(Table):
 class DistillLogits(Table):
     """Distance of the masked-LM distributions of teacher and student."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     divergence: Literal["forward_kl", "reverse_kl", "js", "mse"] = "forward_kl"
     """`forward_kl`: T^2 KL(teacher || student); `reverse_kl`: T^2 KL(student || teacher); `js`: T^2 times their
@@ -62,7 +79,7 @@ class DistillLogits(Table):
 class DistillAttention(Table):
     """Distance of the attention maps of teacher and student, within each document."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     form: Literal["scores_mse", "maps_mse", "kl"] = "scores_mse"
     """`scores_mse`: squared distance of the scores before the softmax; `maps_mse`: of the maps after it; `kl`:
@@ -76,7 +93,7 @@ class DistillAttention(Table):
 class DistillRelations(Table):
     """MiniLM's self-attention relations: KL(teacher || student) of the similarities of queries, keys or values."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     pairs: Annotated[tuple[Literal["qq", "kk", "vv", "qk"], ...], Field(min_length=1)] = ("qq", "kk", "vv")
     """Relations, summed: queries with queries (qq), keys with keys (kk), values with values (vv), queries with keys
@@ -93,14 +110,14 @@ class DistillRelations(Table):
 class LanguageGuess(Table):
     """The discriminator's own loss: cross-entropy of the language, on detached features."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
 
 
 class LanguageConfusion(Table):
     """What the student gets through the frozen discriminator."""
 
-    weight: float | Ramp = Ramp(max=0.1)
+    weight: Weight = Ramp(max=0.1)
     """Weight of the term (lambda)."""
     form: Literal["uniform", "entropy", "reversal", "label_flip"] = "uniform"
     """`uniform`: KL(uniform || p), as strong against a discriminator that is sure as against one that is not;
@@ -112,7 +129,7 @@ class LanguageConfusion(Table):
 class TranslationLM(Table):
     """Cross-entropy at the masked positions of both sides of a translation pair read as one text."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     reset_positions: bool = False
     """Positions of the second side begin again, as if it stood alone."""
@@ -123,7 +140,7 @@ class TranslationLM(Table):
 class _Alignment(Table):
     """What objectives that compare the sentences of a pair have in common."""
 
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     feature: Literal["cls", "mean"] = "cls"
     """A sentence's feature: the first token's last hidden state, or the mean over its tokens."""
@@ -185,7 +202,7 @@ class IndexedWords(Table):
 
     form: Literal["index"] = "index"
     """By index on the English side (MMKD)."""
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
 
 
@@ -194,7 +211,7 @@ class DictionaryWords(Table):
 
     form: Literal["dictionary"] = "dictionary"
     """By a dictionary."""
-    weight: float | Ramp = 1.0
+    weight: Weight = 1.0
     """Weight of the term."""
     reading: Literal["unmasked", "masked"] = "unmasked"
     """What the student reads; `masked` saves a forward where another objective reads the masked text anyway."""

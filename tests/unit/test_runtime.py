@@ -8,7 +8,7 @@ import pytest
 from tests.unit.small_data import recipe
 from unibert.config import load_recipe
 from unibert.errors import ConfigError, MachineError
-from unibert.objective_tables import Ramp
+from unibert.objective_tables import Line, Ramp
 from unibert.runtime import dist, schedules
 from unibert.runtime.dist import Ranks, ranks_from_environment
 from unibert.runtime.stop import StopFlag
@@ -78,6 +78,13 @@ def test_the_rate_follows_the_root_of_the_batch(tmp_path):
     plain, climbing = rates_of(tmp_path), rates_of(tmp_path, ladder=ladder)
     factors = [small / full for small, full in zip(climbing, plain, strict=True)]
     assert factors == pytest.approx([0.5] * 5 + [math.sqrt(0.5)] * 35 + [1.0] * 60)
+
+
+def test_a_line_falls_to_its_end_and_stays():
+    weight = Line(start=10, end=0, until=0.5)
+    values = [schedules.weight(weight, step=step, steps=11) for step in (1, 2, 5, 6, 7, 11)]
+    assert values == pytest.approx([10, 8, 2, 0, 0, 0])
+    assert schedules.weight(Line(start=1, end=3), step=11, steps=11) == 3
 
 
 def test_the_ramp_is_dann_s():

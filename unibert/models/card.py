@@ -11,7 +11,7 @@ from huggingface_hub import ModelCardData
 from transformers import PretrainedConfig
 
 from unibert import __version__
-from unibert.config import Ramp, Recipe, Table, to_toml
+from unibert.config import Line, Ramp, Recipe, Table, to_toml
 from unibert.data.lines import read_json
 from unibert.data.shards import ShardSet
 from unibert.languages import LANGUAGES
@@ -119,6 +119,8 @@ def _weight(table: Table) -> str:
     weight = getattr(table, "weight", None)
     if isinstance(weight, Ramp):
         return f"rising to {weight.max} (DANN's ramp, steepness {weight.steepness})"
+    if isinstance(weight, Line):
+        return f"from {weight.start} to {weight.end} over {weight.until:.0%} of the steps, then constant"
     return str(weight)
 
 

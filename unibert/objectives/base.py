@@ -23,7 +23,7 @@ from unibert.errors import DataError
 from unibert.models.discriminator import Feature, features, judged_documents
 from unibert.models.encoder import Encoder, EncoderOutput, encode
 from unibert.models.wanted import Sizes, Wanted
-from unibert.objective_tables import Ramp
+from unibert.objective_tables import Weight
 from unibert.schema import Recipe, Table
 
 
@@ -221,7 +221,7 @@ class Objective(ABC):
         return self.setting.teacher
 
     @property
-    def weight(self) -> float | Ramp:
+    def weight(self) -> Weight:
         """Weight of the term, constant or over the run."""
         return self.table.weight  # type: ignore[attr-defined]
 

@@ -23,8 +23,8 @@ class DistillHidden(Objective):
 
     Formula: sum over tokens t of the mean over layer pairs (i, j) of the distance of a = W h_s,i,t + b and
     c = h_t,j,t, divided by the number of tokens: |a - c|^2 / H_t (`mse`), or 1 - a.c / (|a| |c|) (`cosine`, which
-    does not depend on how large a teacher's states are). W and b, one for all layers as in TinyBERT's code, are there when the widths differ or
-    `project` asks for them; between equal widths they begin as the identity (ours).
+    does not depend on how large a teacher's states are). W and b, one for all layers as in TinyBERT's code, are there
+    when the widths differ or `project` asks for them; between equal widths they begin as the identity (ours).
     Shapes: h_s [R, S, H_s], h_t [R, S, H_t]; padding is left out, and with positions = "unmasked" the masked-LM targets
     too (our addition: a student that must repeat the teacher's state at a mask learns the masked LM badly, and no text
     that the encoder will read later has masks).

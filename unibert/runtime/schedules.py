@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unibert.objective_tables import Ramp
+from unibert.objective_tables import Line, Ramp, Weight
 from unibert.plan import rate_factor
 from unibert.schema import Recipe
 
@@ -30,9 +30,11 @@ def learning_rate(step: int, *, recipe: Recipe) -> float:
     return peak * (final + (1.0 - final) * shape)
 
 
-def weight(value: float | Ramp, *, step: int, steps: int) -> float:
+def weight(value: Weight, *, step: int, steps: int) -> float:
     """Weight of an objective in the step that makes `step`; a ramp is DANN's (Ganin et al. 2016)."""
+    done = (step - 1) / max(1, steps - 1)
     if isinstance(value, Ramp):
-        done = (step - 1) / max(1, steps - 1)
         return value.max * (2.0 / (1.0 + math.exp(-value.steepness * done)) - 1.0)
+    if isinstance(value, Line):
+        return value.start + (value.end - value.start) * min(1.0, done / value.until)
     return value
