@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 
 from unibert.config import Recipe
 from unibert.data.lines import atomic
-from unibert.evaluate.measure import Limits, Material, measure, prepare
+from unibert.evaluate.measure import Limits, measure, prepare
 from unibert.models.folders import newest_export
 from unibert.models.precision import bf16_is_faster
 
@@ -71,25 +70,24 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@cache
-def material(recipe: Recipe) -> Material:
-    """What every run is measured on."""
-    return prepare(recipe, limits=LIMITS)
+def measured(recipe: Recipe, folder: Path, *, removed: int | None = None) -> dict[str, float]:
+    """Held-out cross-entropy, retrieval and fresh probe of a run's newest export, means over languages.
 
-
-def measured(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Held-out cross-entropy, retrieval and fresh probe of a run's newest export, means over languages."""
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        removed: directions of each language that LIR takes away for `..._removed`; not done when None.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = measure(
-        folder.name,
-        newest_export(folder),
-        material(recipe),
-        key="",
-        dtype="bf16" if bf16_is_faster(device) else "fp32",
-        device=device,
-    )
-    means = {name: result.mean(name) for name in ("cross_entropy", "to_english", "from_english")}
-    return means | {f"probe_{kind}": score.accuracy for kind, score in result.probe.items()}
+    facts = {"key": "", "dtype": "bf16" if bf16_is_faster(device) else "fp32", "device": device}
+    material = prepare(recipe, limits=LIMITS, remove_language=removed)
+    result = measure(folder.name, newest_export(folder), material, **facts)
+    found = {"cross_entropy": result.mean("cross_entropy")}
+    for ending, model in (("", result), ("_removed", result.without_language)):
+        if model is not None:
+            found |= {f"{name}{ending}": model.mean(name) for name in ("to_english", "from_english")}
+            found |= {f"probe_{kind}{ending}": score.accuracy for kind, score in model.probe.items()}
+    return found
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

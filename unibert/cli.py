@@ -206,12 +206,14 @@ class Evaluate:
     """A recipe's name, or the path of a TOML file."""
     force: bool = False
     """Measure again what has been measured."""
+    remove_language: int | None = None
+    """Also give retrieval and probe without so many directions of each language (LIR's rank, as 1)."""
 
     def run(self, overrides: Sequence[str]) -> None:
         recipe = load_recipe(self.recipe, overrides)
         from unibert.evaluate import run
 
-        run(recipe, force=self.force)
+        run(recipe, force=self.force, remove_language=self.remove_language)
 
 
 @dataclass(frozen=True)

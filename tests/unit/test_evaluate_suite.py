@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 
 from tests.tiny import LANGUAGES, make_teacher, make_tokenizer, make_workspace
 from unibert.config import Recipe, load_recipe
-from unibert.errors import DataError
+from unibert.errors import ConfigError, DataError
 from unibert.evaluate import run, suite
-from unibert.evaluate.results import BEFORE, STUDENT, TEACHER
+from unibert.evaluate.results import BEFORE, STUDENT, TEACHER, read_result
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,39 @@ def test_other_held_out_text_is_measured_anew(workspace: Path, monkeypatch: pyte
     with pytest.raises(AssertionError, match="teacher is measured again"):
         forbid_measuring(monkeypatch)
         run(recipe_of(workspace), dtype="fp32")
+
+
+def test_without_language_stands_beside_the_plain_figures(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain ones stay as they were; a result knows what it was measured with, and older ones are still read."""
+    before = report_of(workspace)
+    assert all(model["removed"] is None for model in before["models"])
+    run(recipe_of(workspace), dtype="fp32", remove_language=2)
+    after = report_of(workspace)
+    for old, new in zip(before["models"], after["models"], strict=True):
+        assert all(new[part] == old[part] for part in ("masked", "retrieval", "probe"))
+        assert new["removed"]["rank"] == 2 and set(new["removed"]["retrieval"]) == set(new["retrieval"])
+        assert new["removed"]["probe"]["mean"]["accuracy"] != new["probe"]["mean"]["accuracy"]
+    assert after["command"].endswith("--remove-language 2")
+    row = after["headline"][0]
+    assert row["probe_mean_without_language"] == after["models"][0]["removed"]["probe"]["mean"]["accuracy"]
+    assert 0 <= row["to_english_without_language"] <= 1
+    page = (workspace / "runs" / "tiny" / "report" / "report.md").read_text()
+    assert f"| {STUDENT}, language removed (rank 2) |" in page and "must be told" in page
+    with monkeypatch.context() as patch:
+        forbid_measuring(patch)
+        run(recipe_of(workspace), dtype="fp32", remove_language=2)
+        with pytest.raises(AssertionError, match="teacher is measured again"):
+            run(recipe_of(workspace), dtype="fp32", remove_language=1)
+    path = workspace / "runs" / "tiny" / "report" / "results_teacher.json"
+    tree = json.loads(path.read_text())
+    del tree["removed"]
+    path.write_text(json.dumps(tree))
+    assert read_result(path, key=tree["key"]) is not None
+
+
+def test_a_rank_above_the_lines_of_a_language_is_refused_before_any_work(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--remove-language 19: .* held-out lines to fit on"):
+        run(recipe_of(workspace), remove_language=19)
 
 
 def test_folders_of_ones_own_choice(workspace: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,22 @@ from unibert.data.shard_format import TokenizerFacts
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
 from unibert.evaluate.embed import Embedder
-from unibert.evaluate.heldout import Heldout, read_heldout
+from unibert.evaluate.heldout import ENGLISH, Heldout, read_heldout
 from unibert.evaluate.heldout_batches import heldout_batches
 from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
 from unibert.evaluate.probe import MINIMUM_LINES, ProbeScore, language_probe
-from unibert.evaluate.results import Baseline, MaskedScore, ModelResult
-from unibert.evaluate.retrieval import MINIMUM_MESSAGES, Pairs, RetrievalScore, at_most, english_of, retrieval, to_pairs
+from unibert.evaluate.results import Baseline, MaskedScore, ModelResult, Removed
+from unibert.evaluate.retrieval import (
+    MINIMUM_MESSAGES,
+    Pairs,
+    RetrievalScore,
+    at_most,
+    english_of,
+    enough,
+    retrieval,
+    to_pairs,
+)
+from unibert.evaluate.without_language import refuse_high_rank, without_language
 from unibert.models.encoder import EMBEDDING_TABLES, Encoder, load_encoder
 
 VERSION = 1
@@ -69,12 +80,15 @@ class Material:
     left_out: Mapping[str, str]
     """What cannot be measured, and why."""
     limits: Limits
+    removed_rank: int | None = None
+    """Directions of each language that are removed for the figures beside the plain ones; none are when None."""
 
 
-def prepare(recipe: Recipe, *, limits: Limits) -> Material:
+def prepare(recipe: Recipe, *, limits: Limits, remove_language: int | None = None) -> Material:
     """Read the held-out text and shards of a recipe.
 
     Raises:
+        ConfigError: more directions to remove than there are lines to fit them on.
         DataError: something is missing or damaged.
     """
     folder, languages = recipe.data.folder, recipe.languages
@@ -94,6 +108,10 @@ def prepare(recipe: Recipe, *, limits: Limits) -> Material:
             left_out[f"probe {code}"] = f"{len(lines)} held-out lines, {MINIMUM_LINES} needed"
         else:
             probe_lines[code] = _spread(lines, max(MINIMUM_LINES, limits.probe_lines // len(languages)))
+    if remove_language is not None:
+        refuse_high_rank(remove_language, lines=probe_lines)
+        lacks = [code for code in (ENGLISH, *enough(pairs)) if code not in probe_lines]
+        left_out |= {f"retrieval without the language {code}": "too few held-out lines to fit on" for code in lacks}
     masked_lines = min(recipe.data.heldout_lines_per_language, max(1, limits.masked_lines // len(languages)))
     return Material(
         languages=languages,
@@ -106,6 +124,7 @@ def prepare(recipe: Recipe, *, limits: Limits) -> Material:
         max_tokens=recipe.data.max_sequence_tokens,
         left_out=left_out,
         limits=limits,
+        removed_rank=remove_language,
     )
 
 
@@ -153,8 +172,10 @@ def key_of(folder: Path, material: Material, *, dtype: str) -> str:
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    facts = [VERSION, dtype, list(material.languages), material.max_tokens, asdict(material.limits)]
+    facts: list[Any] = [VERSION, dtype, list(material.languages), material.max_tokens, asdict(material.limits)]
     facts += [material.heldout.fingerprint, material.shards.fingerprint]
+    if material.removed_rank is not None:  # named only where it is on, so that older results stay good
+        facts += [{"removed_rank": material.removed_rank}]
     digest.update(json.dumps(facts).encode())
     return digest.hexdigest()
 
@@ -174,7 +195,7 @@ def measure(name: str, folder: Path, material: Material, *, key: str, dtype: str
     encoder, has_head = load_encoder(folder)
     encoder.to(device, torch.bfloat16 if dtype == "bf16" else torch.float32).eval().requires_grad_(False)
     masked = _masked(name, encoder, material, device=device) if has_head else {}
-    scores, probes = _embeddings(name, encoder, folder, material, device=device)
+    scores, probes, removed = _embeddings(name, encoder, folder, material, device=device)
     sizes = {weight: parameter.numel() for weight, parameter in encoder.named_parameters()}
     tables = sum(size for weight, size in sizes.items() if any(table in weight for table in EMBEDDING_TABLES))
     return ModelResult(
@@ -189,6 +210,7 @@ def measure(name: str, folder: Path, material: Material, *, key: str, dtype: str
         masked=masked,
         retrieval=scores,
         probe=probes,
+        removed=removed,
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -223,22 +245,47 @@ def _masked(name: str, encoder: Encoder, material: Material, *, device: torch.de
 
 def _embeddings(
     name: str, encoder: Encoder, folder: Path, material: Material, *, device: torch.device
-) -> tuple[dict[str, RetrievalScore], dict[str, ProbeScore]]:
-    """Retrieval scores per language, and the probe on each feature."""
+) -> tuple[dict[str, RetrievalScore], dict[str, ProbeScore], Removed | None]:
+    """Retrieval scores per language, the probe on each feature, and both without the language's part if wanted."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     texts = [text for lines in material.probe_lines.values() for text in lines]
     labels = [code for code, lines in material.probe_lines.items() for _ in lines]
     messages = {text for rows in material.pairs.values() for text, _ in rows}.union(material.english)
     with _progress(f"{name}: sentence features", total=len(messages) + len(texts)) as advance:
         embedder = Embedder(encoder, tokenizer, max_tokens=material.max_tokens, device=device, progress=advance)
-        scores = retrieval(embedder.mean, material.pairs, english=material.english)
+        embed = _once(embedder.mean)
+        scores = retrieval(embed, material.pairs, english=material.english)
         features = embedder.features(texts)
     with _progress(f"{name}: language probe", total=2) as advance:
         probes: dict[str, ProbeScore] = {}
         for kind, features_NH in (("mean", features.mean), ("first", features.first)):
             probes[kind] = language_probe(features_NH, texts=texts, languages=labels)
             advance(1)
-    return scores, probes
+    if material.removed_rank is None:
+        return scores, probes, None
+    with _progress(f"{name}: without the language's part", total=1):
+        removed = without_language(
+            features,
+            texts=texts,
+            languages=labels,
+            embed=embed,
+            pairs=material.pairs,
+            english=material.english,
+            rank=material.removed_rank,
+        )
+    return scores, probes, removed
+
+
+def _once(embed: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:
+    """`embed`, reading each text once however often it is asked for."""
+    known: dict[str, Tensor] = {}
+
+    def remembering(texts: Sequence[str]) -> Tensor:
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(new, embed(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return remembering
 
 
 @contextmanager

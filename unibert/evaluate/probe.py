@@ -92,6 +92,11 @@ def language_probe(features_NH: Tensor, *, texts: Sequence[str], languages: Sequ
     )
 
 
+def on_training_side(text: str) -> bool:
+    """Whether the probe is fitted on this text, and not judged on it."""
+    return split_fraction(text) < TRAIN_FRACTION
+
+
 def wilson(hits: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a share: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
     p, shrink = hits / total, 1 + z * z / total

@@ -75,6 +75,9 @@ def headline(report: Report) -> list[dict[str, Any]]:
             row[metric] = model.mean(metric)
         for feature, probe in model.probe.items():
             row[f"probe_{feature}"] = probe.accuracy
+        if (left := model.without_language) is not None:
+            row |= {f"{way}_without_language": left.mean(way) for way in ("to_english", "from_english")}
+            row |= {f"probe_{feature}_without_language": probe.accuracy for feature, probe in left.probe.items()}
         for metric in ("to_english", "from_english"):
             row[f"{metric}_of_teacher"] = _share(model, teacher, metric)
         rows.append(row)
@@ -122,7 +125,7 @@ def _headline_lines(report: Report) -> Iterator[str]:
         "model", "layers", "parameters (without embeddings)", "masked cross-entropy, nats ↓", "accuracy ↑",
         "retrieval xx → en ↑", "en → xx ↑", "language probe, mean", "first token",
     )  # fmt: skip
-    for model in report.models:
+    for model in _shown(report):
         size = f"{model.parameters / 1e6:.1f}M ({model.parameters_without_embeddings / 1e6:.1f}M)"
         probes = [_probe(model, feature) for feature in ("mean", "first")]
         numbers = [_number(model.mean(m), 3) for m in ("cross_entropy", "accuracy", "to_english", "from_english")]
@@ -142,6 +145,14 @@ def _headline_lines(report: Report) -> Iterator[str]:
         "*token frequencies, chance*", "", "", _number(base.mean(), 3), _number(common, 3), *chances, guess, guess
     )
     yield f"\n{_reading(report)}"
+
+
+def _shown(report: Report) -> Iterator[ModelResult]:
+    """The models, each followed by itself without the language's part where that was measured."""
+    for model in report.models:
+        yield model
+        if (left := model.without_language) is not None:
+            yield left
 
 
 def _reading(report: Report) -> str:
@@ -215,6 +226,12 @@ def _method_lines(report: Report) -> Iterator[str]:
         yield (
             f"- Language probe: a fresh multinomial logistic regression on frozen, standardised features; "
             f"{probe.train} training and {probe.test} test lines, by a hash of the text; 95 % Wilson intervals."
+        )
+    if (removed := main.removed) is not None:
+        yield (
+            f"- Language removed (LIR): a text's embedding loses the first {removed.rank} left singular vectors of its "
+            f"language's, which must be told; for retrieval they are of {removed.lines} held-out lines, none of them "
+            f"a message, for the probe of its training lines."
         )
     for what, why in report.left_out.items():
         yield f"- Left out: {what} ({why})"

@@ -37,6 +37,17 @@ class MaskedScore(Data):
     targets: int
 
 
+class Removed(Data):
+    """Retrieval and probe of embeddings that have lost their language's part."""
+
+    rank: int
+    """Directions removed of each language."""
+    lines: int
+    """Held-out lines of all languages that retrieval's parts were fitted on."""
+    retrieval: dict[str, RetrievalScore]
+    probe: dict[str, ProbeScore]
+
+
 class ModelResult(Data):
     """Everything measured of one model."""
 
@@ -54,7 +65,17 @@ class ModelResult(Data):
     retrieval: dict[str, RetrievalScore]
     probe: dict[str, ProbeScore]
     """By feature: `mean` over tokens, `first` token."""
+    removed: Removed | None = None
+    """The same without the language's part; None when that was not asked for."""
     seconds: float
+
+    @property
+    def without_language(self) -> ModelResult | None:
+        """Itself as it is without the language's part, where that was measured."""
+        if self.removed is None:
+            return None
+        new = {"name": f"{self.name}, language removed (rank {self.removed.rank})", "masked": {}, "removed": None}
+        return self.model_copy(update=new | {"retrieval": self.removed.retrieval, "probe": self.removed.probe})
 
     def mean(self, metric: str, *, among: Iterable[str] | None = None) -> float:
         """Plain mean over languages (all, or those of `among`) of a metric of `per_language`; NaN without any."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from unibert.data.lines import stable_hash, text_key
 from unibert.errors import DataError
 from unibert.evaluate.heldout import ENGLISH, Message
+from unibert.evaluate.language_removal import Parts, remove_parts
 
 MINIMUM_MESSAGES = 40
 """A language with fewer pairs says too little (one message is over 2.5 points) and is left out."""
@@ -56,12 +57,18 @@ def at_most(pairs: Pairs, count: int) -> dict[str, list[tuple[str, str]]]:
     return {code: sorted(rows, key=lambda pair: stable_hash(pair[1]))[:count] for code, rows in pairs.items()}
 
 
+def enough(pairs: Pairs, *, minimum: int = MINIMUM_MESSAGES) -> Pairs:
+    """Of the languages that are scored: those with at least `minimum` pairs."""
+    return {code: rows for code, rows in pairs.items() if len(rows) >= minimum}
+
+
 def retrieval(
     embed: Callable[[Sequence[str]], Tensor],
     pairs: Pairs,
     *,
     english: Sequence[str] | None = None,
     minimum: int = MINIMUM_MESSAGES,
+    parts: Parts | None = None,
 ) -> dict[str, RetrievalScore]:
     """Top-1 retrieval accuracy to and from English, per language with at least `minimum` pairs.
 
@@ -71,12 +78,13 @@ def retrieval(
         english: candidates into English, the pairs' English among them; `english_of(pairs)` when None. From English
             the candidates are the language's own texts. Equal texts are one candidate.
         minimum: fewest pairs of a language that is scored.
+        parts: taken out of every vector of their language, English among them; nothing when None.
 
     Raises:
         DataError: no language has enough pairs.
     """
-    enough = {code: rows for code, rows in pairs.items() if len(rows) >= minimum}
-    if not enough:
+    asked_of = enough(pairs, minimum=minimum)
+    if not asked_of:
         most = max(pairs, key=lambda code: len(pairs[code]), default=None)
         found = f"the most are {len(pairs[most])}, in {most}" if most else "there is no language but English"
         raise DataError(
@@ -84,21 +92,26 @@ def retrieval(
             f"({found}): raise data.heldout_keys and run `unibert data parallel` with --force"
         )
     english = english_of(pairs) if english is None else list(english)
-    texts = list(dict.fromkeys([*english, *(text for rows in enough.values() for text, _ in rows)]))
-    vectors_NH = torch.nn.functional.normalize(embed(texts).float(), dim=-1)
+    texts = list(dict.fromkeys([*english, *(text for rows in asked_of.values() for text, _ in rows)]))
+    vectors_NH = embed(texts).float()
     place = {text: i for i, text in enumerate(texts)}
 
-    def vectors(of: Sequence[str]) -> Tensor:
-        return vectors_NH[torch.tensor([place[text] for text in of])]
+    def vectors(of: Sequence[str], code: str) -> Tensor:
+        own_NH = vectors_NH[torch.tensor([place[text] for text in of])]
+        if parts is not None:
+            own_NH = remove_parts(own_NH, languages=[code] * len(of), parts=parts)
+        return torch.nn.functional.normalize(own_NH, dim=-1)
 
     scores = {}
-    english_CH = vectors(english)
-    for code, rows in enough.items():
+    english_CH = vectors(english, ENGLISH)
+    for code, rows in asked_of.items():
         own = list(dict.fromkeys(text for text, _ in rows))
         asked = list(dict.fromkeys(text for _, text in rows))
         scores[code] = RetrievalScore(
-            to_english=_top1(vectors(own), english_CH, _answers(own, english, rows)),
-            from_english=_top1(vectors(asked), vectors(own), _answers(asked, own, [(e, x) for x, e in rows])),
+            to_english=_top1(vectors(own, code), english_CH, _answers(own, english, rows)),
+            from_english=_top1(
+                vectors(asked, ENGLISH), vectors(own, code), _answers(asked, own, [(e, x) for x, e in rows])
+            ),
             chance_to_english=1 / len(english),
             chance_from_english=1 / len(own),
             messages=len(rows),

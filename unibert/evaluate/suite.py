@@ -41,6 +41,7 @@ def run(
     dtype: Literal["auto", "fp32", "bf16"] = "auto",
     device: torch.device | str | None = None,
     limits: Limits | None = None,
+    remove_language: int | None = None,
 ) -> dict[str, Any]:
     """Measure models on the recipe's held-out text and write `runs/<name>/report/`.
 
@@ -51,15 +52,17 @@ def run(
         dtype: precision of the forward; auto is bf16 where the device is faster in it.
         device: where the models run; the first GPU, or the CPU without one, when None.
         limits: how many texts are measured at most; the defaults of `Limits` when None.
+        remove_language: also measure retrieval and probe without so many directions of each language (LIR's rank).
 
     Returns:
         `headline`: one row per model, as in report.json; `report`: the folder.
 
     Raises:
+        ConfigError: more directions to remove than there are lines to fit them on.
         DataError: held-out text, shards or a model is missing, or a model has another tokenizer than the shards.
     """
     folders = default_models(recipe) if models is None else {k: newest_export(path) for k, path in models.items()}
-    material = prepare(recipe, limits=limits or Limits())
+    material = prepare(recipe, limits=limits or Limits(), remove_language=remove_language)
     for name, folder in folders.items():
         check_tokenizer(name, folder, material.shards)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -100,11 +103,12 @@ def default_models(recipe: Recipe) -> dict[str, Path]:
 
 def make_report(recipe: Recipe, material: Material, results: Sequence[ModelResult]) -> Report:
     """What report.json holds."""
+    removing = f" --remove-language {material.removed_rank}" if material.removed_rank else ""
     known = {code: LANGUAGES[code] for code in recipe.languages}
     return Report(
         run=recipe.name,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=f"unibert evaluate {recipe.run_folder / 'recipe.toml'}",
+        command=f"unibert evaluate {recipe.run_folder / 'recipe.toml'}{removing}",
         versions={
             "unibert": unibert.__version__,
             "torch": torch.__version__,
