@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.trained import Ledger, measured, train
+from matplotlib import pyplot as plt
+from scipy import stats
+
+from benchmarks.trained import Ledger, measured, table, train
 from unibert.config import RECIPES, load_recipe
+from unibert.evaluate import style
 
 DOCS = Path(__file__).parent.parent / "docs"
 BASE = "mlm_only_demo"
@@ -112,8 +117,8 @@ def write(found: dict[str, dict[str, float]], *, steps: int) -> None:
         f"# Adversary and distillation, at equal tokens\n\nMade by `python benchmarks/ablation.py`: the student of "
         f"`{BASE}`, {steps} steps on real text in 68 languages; with one seed every variant reads the same documents "
         f"with the same masks. `mlm+adv` has the language discriminator on [CLS] and a confusion weight of {CHOSEN:g}; "
-        "`mlm+kd` learns from the demo's teacher by the cosine of last hidden states, annealed; `lambda x` is `mlm+adv` "
-        "with that weight. Means over seeds and, where there are several, the standard deviation. LIR (language "
+        "`mlm+kd` learns from the demo's teacher by the cosine of last hidden states, annealed; `lambda x` is `mlm+adv`"
+        " with that weight. Means over seeds and, where there are several, the standard deviation. LIR (language "
         "removal without training) is told the language of every text, which no encoder is.\n\n"
         + table(["variant", "seeds", *COLUMNS.values()], rows)
         + "\n## Paired by seed\n\n"

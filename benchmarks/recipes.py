@@ -135,10 +135,14 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     ]
     steps, ranks = {one["steps"] for one in found.values()}, {one["ranks"] for one in found.values()}
     return (
-        "# Every recipe, at demo scale\n\nMade by `python benchmarks/recipes.py` on real text, in "
-        f"{'/'.join(map(str, sorted(steps)))} steps on {'/'.join(map(str, sorted(ranks)))} ranks (CPU) by the deepspeed"
-        " launcher. So few steps show that every part works, not which system is best. Each run went on from its middle "
-        "checkpoint in a copy and came to the same bits; each export was read by `AutoModelForMaskedLM`.\n\n"
+        f"""# Every recipe, at demo scale
+
+Made by `python benchmarks/recipes.py` on real text, in {"/".join(map(str, sorted(steps)))} steps on
+{"/".join(map(str, sorted(ranks)))} ranks (CPU) by the deepspeed launcher. So few steps show that every part works, not
+which system is best. Each run went on from its middle checkpoint in a copy and came to the same bits; each export was
+read by `AutoModelForMaskedLM`.
+
+"""
         + table(header, rows)
         + "\nThe held-out losses are of text and pairs that nothing trains on, by the models as they were before the "
         "first step and after the last one (with a queue of momentum contrast: from when it was full). language_guess "
