@@ -148,7 +148,7 @@ def _claims(found: dict[str, dict[str, float]]) -> list[list[str]]:
         if not apart:
             continue
         relative = sum(apart) / sum(b for _, b in pairs)
-        p = stats.ttest_rel(*zip(*pairs, strict=True)).pvalue if len(pairs) > 1 else float("nan")
+        p = stats.ttest_1samp(apart, 0.0).pvalue if len(apart) > 1 else float("nan")
         shown = ", ".join(f"{value:+.4f}" for value in apart)
         cells = [shown, f"{statistics.mean(apart):+.4f}", f"{relative:+.1%}", f"{p:.3f}"]
         rows.append([f"{claim} ({COLUMNS[column]})", one, other, *cells])
