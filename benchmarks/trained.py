@@ -28,12 +28,19 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.found: dict[str, Any] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """Take in what is there, perhaps of another process."""
+        self.found |= json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of this name, computed now if it is not there yet."""
+        self._read()
         if name not in self.found:
             self.found[name] = compute()
+            self._read()
             with atomic(self.path) as file:
                 file.write(json.dumps(self.found, indent=1) + "\n")
         return self.found[name]
