@@ -61,6 +61,8 @@ def read_heldout(folder: Path, *, languages: Sequence[str]) -> Heldout:
 def read_parallel(folder: Path, *, languages: Sequence[str]) -> list[Message]:
     """The messages of `<folder>/heldout/parallel.jsonl`, each with its texts in English and in `languages`.
 
+    None of text whose sources have no aligned messages, as Wikipedia.
+
     Raises:
         DataError: the file is missing, a row is damaged, or no message is in English.
     """
@@ -71,7 +73,7 @@ def read_parallel(folder: Path, *, languages: Sequence[str]) -> list[Message]:
         if not isinstance(key, str) or not isinstance(texts, dict):
             raise DataError(f'{path}:{number}: a message needs "key" and "texts"; {REMEDY}')
         messages.append(Message(key, {code: texts[code] for code in [ENGLISH, *languages] if texts.get(code)}))
-    if not any(ENGLISH in message.texts for message in messages):
+    if messages and not any(ENGLISH in message.texts for message in messages):
         raise DataError(f"{path}: no message in English, and retrieval goes to and from English; {REMEDY}")
     return messages
 

@@ -104,16 +104,17 @@ def heldout_micros(
     Args:
         recipe: batch size, masks, shares and which views of pairs its objectives read.
         shards: <data.folder>/shards_heldout, open with the recipe's languages.
-        messages: held-out messages in several languages; read when the recipe has pairs.
+        messages: held-out messages in several languages, for the pairs of a recipe that has pairs.
         indices: which micro-batches, from 0.
     """
-    calm = {"drop_tokens": 0.0, "code_switch_fraction": 0.0}
+    ratio = recipe.data.parallel_ratio if messages else 0.0
+    calm = {"drop_tokens": 0.0, "code_switch_fraction": 0.0, "parallel_ratio": ratio}
     changed = {
         "data": recipe.data.model_copy(update=calm),
         "train": recipe.train.model_copy(update={"seed": HELDOUT_SEED}),
     }
     as_heldout = recipe.model_copy(update=changed)
-    pairs = message_pairs(recipe, shards, messages) if recipe.data.parallel_ratio else None
+    pairs = message_pairs(recipe, shards, messages) if ratio else None
     maker = Maker(as_heldout, shards, Mixture(as_heldout, shards, pairs))
     size = recipe.train.micro_batch_sequences
     return [maker.make(index * size) for index in indices]

@@ -15,6 +15,7 @@ from unibert.evaluate.heldout_batches import heldout_micros
 from unibert.models.discriminator import Feature
 from unibert.models.teacher import Lessons, Teacher
 from unibert.objectives import Needs, Objective, read
+from unibert.pair_rules import ON_PAIRS
 
 DOCUMENTS = 256
 """Held-out documents read, in whole micro-batches."""
@@ -28,7 +29,8 @@ class HeldoutLosses:
         shards: <data.folder>/shards_heldout.
         messages: held-out messages, which are the translation pairs.
         objectives: whose losses.
-        teacher: who answers; objectives that need one that knows training text alone (a cache) are left out.
+        teacher: who answers; objectives that need one that knows training text alone (a cache) are left out, and where
+            there are no messages those on pairs.
         rank: of this process. Every rank makes as many forwards, for ZeRO-3 gathers weights in them.
         world: ranks.
     """
@@ -45,7 +47,8 @@ class HeldoutLosses:
         world: int,
     ) -> None:
         answers = teacher is None or teacher.reads_anything
-        self.objectives = [one for one in objectives if answers or one.needs.of_teacher is None]
+        able = [one for one in objectives if answers or one.needs.of_teacher is None]
+        self.objectives = [one for one in able if messages or one.name not in ON_PAIRS]
         self.needs = reduce(Needs.__or__, (one.needs for one in self.objectives), Needs())
         size = recipe.train.micro_batch_sequences
         whole = max(1, DOCUMENTS // size)

@@ -96,6 +96,11 @@ def prepare(recipe: Recipe, *, limits: Limits, remove_language: int | None = Non
     heldout_shards = ShardSet.open(folder / "shards_heldout", languages=languages)
     heldout_shards.require_tokenizer_of(shards)
     heldout = read_heldout(folder, languages=languages)
+    if not heldout.messages:
+        raise DataError(
+            f"{folder / 'heldout'}: no parallel message was held out, and the report has retrieval in it: add a source "
+            'that has them ([[data.sources]] kind = "demo"), and run the data stages again'
+        )
     pairs = to_pairs(heldout.messages, languages=languages)
     left_out = {
         f"retrieval {code}": f"{len(rows)} messages, {MINIMUM_MESSAGES} needed"
