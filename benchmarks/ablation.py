@@ -55,6 +55,9 @@ hidden_size = 192
 num_heads = 6
 intermediate_size = 768
 trainable = "all"
+
+[optimizer]
+learning_rate = 1e-3
 """
 DISTILLATION = """
 [objectives.distill_logits]
