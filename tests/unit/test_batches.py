@@ -9,9 +9,10 @@ import torch
 from rich.console import Console
 
 from tests.unit.small_data import FACTS, recipe, write_shards
-from unibert.data.batches import Stream, first_fit, heldout_batches
+from unibert.data.batches import Stream, heldout_batches
 from unibert.data.inspect import show_pairs
 from unibert.data.lines import write_json
+from unibert.data.packing import first_fit
 from unibert.data.pairs import FORMAT, VERSION, PairSet
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
