@@ -27,6 +27,8 @@ def pair_problems(recipe: Recipe) -> Iterator[str]:
     on = {name: table for name, table in recipe.objectives.on().items() if name in ON_PAIRS}
     if recipe.data.code_switch_fraction and not recipe.data.parallel_ratio:
         yield "data.code_switch_fraction switches between the sides of translation pairs: set data.parallel_ratio"
+    if recipe.data.parallel_english_fraction and not (recipe.data.parallel_ratio and PIVOT in recipe.languages):
+        yield f"data.parallel_english_fraction is of pairs with English: set data.parallel_ratio, and have {PIVOT!r}"
     for name, table in on.items():
         where = f"[objectives.{name}]"
         if not recipe.data.parallel_ratio:

@@ -1,5 +1,6 @@
 """A teacher with another tokenizer reads the English sides of pairs in its own pieces, and nothing else."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError
 from unibert.models.encoder import EncoderOutput
 from unibert.models.heads import seeded
-from unibert.models.teacher import load_teacher
+from unibert.models.teacher import load_one, load_teacher
+from unibert.models.teacher.identity import teacher_fingerprint
+from unibert.models.teacher.served import serve
 from unibert.models.wanted import Sizes, Wanted
 from unibert.objectives import MicroStep, Setting, build
 
@@ -83,7 +86,7 @@ def terms(recipe, *, steps=2) -> list[float]:
             read = teacher.forward(batch.unmasked, objective.needs.teacher_unmasked)
             at = MicroStep(batch, student_unmasked=EncoderOutput(states[0]), joined=EncoderOutput(states[1]))
             at.teacher_unmasked, at.beside = read, {objective.name: module}
-            out += [float(objective.term(at).total), float(objective.count(batch))]
+            out += [objective.term(at).total.item(), float(objective.count(batch))]
     teacher.close()
     return out
 
@@ -103,9 +106,8 @@ def test_with_our_tokenizer_it_is_the_teacher_of_our_pieces(folder, case):
         assert theirs.tolist() == batch.unmasked.input_ids[batch.document == document].tolist()
     if case == "index":
         document_W = batch.document.flatten()[batch.word_positions]
-        assert (
-            batch.foreign_words.tolist() == batch.word_positions[torch.isin(document_W, torch.tensor(chosen))].tolist()
-        )
+        all_words = batch.word_positions[torch.isin(document_W, torch.tensor(chosen))]
+        assert batch.foreign_words.tolist() == all_words.tolist()
 
 
 def test_words_are_matched_by_their_place_in_the_text(folder):
@@ -116,16 +118,15 @@ def test_words_are_matched_by_their_place_in_the_text(folder):
     for batch in stream_of(recipe).step(0):
         text, rows = batch.unmasked.input_ids.flatten(), batch.foreign.input_ids.flatten()
         first = {"own": [], "theirs": []}
-        for place, document in enumerate(
-            batch.pairs[batch.language[batch.pairs] == recipe.languages.index("en")].tolist()
-        ):
+        english = batch.language[batch.pairs] == recipe.languages.index("en")
+        for place, document in enumerate(batch.pairs[english].tolist()):
             places = (batch.document.flatten() == document).nonzero().squeeze(1)
             other = (batch.foreign.document.flatten() == place).nonzero().squeeze(1)
             words = ours.decode(text[places][1:-1]).split()
             assert theirs.decode(rows[other][1:-1]).split() == words
             for name, tokenizer, where in (("own", ours, places), ("theirs", theirs, other)):
                 lengths = [len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
-                first[name] += (where[1] + np.cumsum([0, *lengths[:-1]])).tolist()
+                first[name] += (where[1].item() + np.cumsum([0, *lengths[:-1]])).tolist()
                 several += name == "theirs" and max(lengths) > 1
         assert (batch.foreign_words.tolist(), batch.foreign.word_positions.tolist()) == (first["own"], first["theirs"])
         matched += len(batch.foreign_words)
@@ -142,22 +143,21 @@ def test_a_text_that_its_pieces_do_not_give_back_is_read_but_has_no_words(folder
         documents = Documents(
             [row, clean[:3]], np.arange(2, dtype=np.uint64), np.array([english, 1]), np.zeros(2), np.array([[0, 1]])
         )
-        sides = text.read(documents, own_words=np.arange(1, len(row) - 1))
+        sides = text.read(documents, own_spans=np.arange(1, len(row) - 1)[:, None] + [0, 1])
         assert sides.documents_E.tolist() == [0] and sides.texts.lengths[0] > 2
         assert bool(len(sides.own_words_W)) == words
 
 
-@pytest.mark.parametrize("kind", ["offloaded", "several rows"])
-def test_other_kinds_give_what_the_resident_one_gives(folder, kind):
-    recipe = recipe_of(folder, TABLES["index"])
-    other = recipe_of(folder, TABLES["index"], kind="offloaded") if kind == "offloaded" else recipe
-    train = recipe.train.model_copy(update={"micro_batch_sequences": 16})
-    if kind == "several rows":  # the same in other micro-batches: sums over the step
-        other = recipe.model_copy(update={"train": train})
-        assert sum(terms(other)[::2]) == pytest.approx(sum(terms(recipe)[::2]), rel=1)
-        assert sum(terms(other)[1::2]) == sum(terms(recipe)[1::2])
-    else:
-        assert terms(other) == pytest.approx(terms(recipe), rel=1e-5)
+def test_an_offloaded_and_a_served_one_give_what_the_resident_one_gives(folder):
+    resident, offloaded = (recipe_of(folder, TABLES["index"], kind=kind) for kind in ("resident", "offloaded"))
+    exact = terms(resident)
+    assert terms(offloaded) == pytest.approx(exact, rel=1e-5)
+    socket = folder / "teacher.socket"
+    served = recipe_of(folder, TABLES["index"], kind="served", socket=str(socket))
+    teacher, source = load_one(served.teacher, device=CPU), folder / "english"
+    told = {"fingerprint": teacher_fingerprint(source), "socket": socket}
+    threading.Thread(target=serve, args=(teacher,), kwargs=told, daemon=True).start()
+    assert terms(served) == pytest.approx(exact, rel=1e-5)
 
 
 def test_what_needs_our_pieces_is_refused(folder):
