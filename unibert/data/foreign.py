@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,8 @@ def _beginnings(
     chosen_E: np.ndarray,
     encodings: Sequence[Encoding | None],
     texts: Sequence[str],
-) -> dict[tuple[int, int, bool], int]:
-    """(text, character, whether it is white space alone) of the words of the chosen documents: their places, ascending.
+) -> dict[tuple[int, int, bool, int], int]:
+    """(text, character, whether it is white space alone, how many were there before) of words: their places, ascending.
 
     Args:
         spans: places of words in the tokens of all documents, ascending: the first piece, and after the last one.
@@ -166,7 +167,7 @@ def _beginnings(
         texts: that were encoded.
     """
     ends = np.cumsum(lengths)
-    found: dict[tuple[int, int, bool], int] = {}
+    found: dict[tuple[int, int, bool, int], int] = {}
     for number, (document, encoding) in enumerate(zip(chosen_E.tolist(), encodings, strict=True)):
         if encoding is None:
             continue
@@ -176,7 +177,9 @@ def _beginnings(
             # The first token is special. Some tokenizers count the space before a word, or make it a piece of the word.
             begin, end = encoding.offsets[place - first - 1][0], encoding.offsets[after - first - 2][1]
             word = text[begin:end]
-            found.setdefault((number, end - len(word.lstrip()), not word.strip()), place)
+            key = (number, end - len(word.lstrip()), not word.strip())
+            # Of one character several words can come: `…` as three dots.
+            found[*key, next(copy for copy in count() if (*key, copy) not in found)] = place
     return found
 
 
