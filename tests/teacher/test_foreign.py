@@ -208,7 +208,8 @@ def test_a_run_is_the_same_on_two_ranks(mmkd):
     names = [name for name in one[0] if name.startswith("loss/")]
     assert {"loss/align_sentences", "loss/align_words", "loss/structure"} <= set(names) and len(one) == 6
     for mine, other in zip(one, two, strict=True):
-        assert {name: mine[name] for name in names} == pytest.approx({name: other[name] for name in names}, rel=1e-4)
+        expected = {name: other[name] for name in names}
+        assert {name: mine[name] for name in names} == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert one[-1]["loss/align_words"] < one[0]["loss/align_words"]
 
 
