@@ -46,7 +46,7 @@ STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
 # Came later: named only where they are not as before, so that older checkpoints go on.
 LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
 LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit", "data.drop_tokens", "data.keep_whole")
-LATER_STREAM_FIELDS += ("data.code_switch_fraction",)
+LATER_STREAM_FIELDS += ("data.code_switch_fraction", "data.parallel_english_fraction")
 log = logging.getLogger(__name__)
 
 

@@ -75,6 +75,8 @@ class Data(_Smoothed):
     when there is none."""
     parallel_ratio: Fraction = 0.0
     """Share of the stream's documents that come in translation pairs (both sides in one batch)."""
+    parallel_english_fraction: Fraction = 0.0
+    """Share of the pairs with an English side that have it on both sides instead (MMKD: about one eighth)."""
     drop_tokens: Fraction = 0.0
     """Probability that a token is left out of a document that is not kept whole (UniDrop's data dropout)."""
     keep_whole: Fraction = 0.5

@@ -179,7 +179,7 @@ def _one(file: str, *, recipe: Recipe, ranks: Ranks, until: float, room: float, 
     if tree["bf16"]["enabled"] == "auto":
         tree["bf16"]["enabled"] = bf16_is_faster(dist.device())
     plan = make_plan(recipe, world=ranks.world, student_engine=tree)
-    planned = sum(engine.total_bytes - engine.host_bytes for engine in plan.engines) / GIB
+    planned = sum(engine.rank_bytes - engine.host_bytes for engine in plan.engines) / GIB
     if planned > room / ROOM:
         return Measured(file, why_not=f"weights, gradients and optimizer alone take {planned:.1f} GiB")
     if before and any(dist.everyone_says(time.monotonic() > until)):

@@ -27,6 +27,8 @@ def pair_problems(recipe: Recipe) -> Iterator[str]:
     on = {name: table for name, table in recipe.objectives.on().items() if name in ON_PAIRS}
     if recipe.data.code_switch_fraction and not recipe.data.parallel_ratio:
         yield "data.code_switch_fraction switches between the sides of translation pairs: set data.parallel_ratio"
+    if recipe.data.parallel_english_fraction and not (recipe.data.parallel_ratio and PIVOT in recipe.languages):
+        yield f"data.parallel_english_fraction is of pairs with English: set data.parallel_ratio, and have {PIVOT!r}"
     for name, table in on.items():
         where = f"[objectives.{name}]"
         if not recipe.data.parallel_ratio:
@@ -34,8 +36,6 @@ def pair_problems(recipe: Recipe) -> Iterator[str]:
         if reads_teacher(name, table):
             if recipe.teacher is None:
                 yield f"{where} needs a [teacher] table"
-            elif recipe.tokenizer.kind != "teacher":
-                yield f'{where} lets the teacher read the same pieces: set tokenizer.kind = "teacher", or take it out'
             if PIVOT not in recipe.languages:
                 yield f"{where} compares with the English side of pairs: add {PIVOT!r} to languages"
         if size := getattr(table, "group_pairs", 0):

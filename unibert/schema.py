@@ -268,8 +268,16 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
 
 
 def _teacher_problems(recipe: Recipe) -> Iterator[str]:
-    """Several teachers that cannot share the work."""
-    if recipe.teacher is None or not recipe.teacher.more:
+    """A teacher that reads text of its own where our pieces are meant, and several that cannot share the work."""
+    if recipe.teacher is None:
+        return
+    if recipe.teacher.reads == "text":
+        for name in recipe.objectives.on():
+            if name.startswith("distill_"):
+                yield f'[objectives.{name}] is about our tokens, and teacher.reads = "text" has others: drop one'
+        if recipe.teacher.more:
+            yield 'teacher.reads = "text" is for one teacher: take [[teacher.more]] out, or let them read our pieces'
+    if not recipe.teacher.more:
         return
     table, named = recipe.teacher, [code for other in recipe.teacher.more for code in other.languages]
     if table.kind in ("cached", "served"):

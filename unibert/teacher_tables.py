@@ -39,6 +39,9 @@ class Teacher(Table):
     kind: Literal["resident", "offloaded", "cached", "served"] = "resident"
     """Where its answers come from: a copy on every rank, weights streamed layer by layer, what
     `unibert cache-teacher` wrote, or a process of each machine, started by `unibert serve-teacher`."""
+    reads: Literal["auto", "pieces", "text"] = "auto"
+    """What it is given: our pieces, or the English sides of translation pairs as text, in pieces of its own; then it
+    can teach the objectives on pairs alone. auto is text where it lacks some of our pieces."""
     ahead: Literal["auto", "on", "off"] = "auto"
     """Whether the next micro-batch's forward is under way while the student goes back; auto is on, except for a
     resident teacher on a CPU, where both want the same cores."""

@@ -407,7 +407,6 @@ def test_the_joined_text(reset, shuffle):
         ({"structure": {"group_pairs": 3}}, {}, r"group_pairs = 3, but a micro-batch of 8 documents has 4 pairs"),
         ({"structure": {"group_pairs": 1}}, {"data": {"parallel_ratio": 0.3}}, "multiple of a power of 1/2"),
         ({"align_sentences": {"form": "mse"}}, {"languages": ("de", "ru")}, "add 'en' to languages"),
-        ({"align_words": {"form": "index"}}, {"tokenizer": {"kind": "bpe"}}, "lets the teacher read the same pieces"),
     ],
 )
 def test_recipes_that_cannot_be_right(tables, changes, message):

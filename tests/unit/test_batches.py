@@ -9,9 +9,10 @@ import torch
 from rich.console import Console
 
 from tests.unit.small_data import FACTS, recipe, write_shards
-from unibert.data.batches import Stream, first_fit
+from unibert.data.batches import Stream
 from unibert.data.inspect import show_pairs
 from unibert.data.lines import write_json
+from unibert.data.packing import first_fit
 from unibert.data.pairs import FORMAT, VERSION, PairSet
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
@@ -328,19 +329,21 @@ def test_the_rest_of_a_stream_with_pairs_is_the_stream_without(paired):
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.999, 1.0])
 def test_any_window_of_a_stream_with_pairs(paired, ratio):
-    mixture = stream(paired, data={"parallel_ratio": ratio}).mixture
+    mixture = stream(paired, data={"parallel_ratio": ratio, "parallel_english_fraction": 0.3}).mixture
     for start in (0, 10**9):
         whole = mixture.draw(start, start + 400)
         parts = [mixture.draw(start + i, start + i + 20) for i in range(0, 400, 20)]
-        for name in ("language", "sample", "epoch", "pair"):
+        for name in ("language", "sample", "epoch", "pair", "side"):
             together = np.concatenate([getattr(part, name) for part in parts])
             np.testing.assert_array_equal(getattr(whole, name), together)
         assert (whole.pair >= 0).mean() == pytest.approx(ratio, abs=0.01)
 
 
-def test_ranks_share_a_step_with_pairs(paired):
-    whole = stream(paired, data=RATIO).step(2)
-    micros = [stream(paired, rank=r, world=2, data=RATIO).step(2)[m] for m in range(2) for r in range(2)]
+@pytest.mark.parametrize("english", [0.0, 0.5])
+def test_ranks_share_a_step_with_pairs(paired, english):
+    data = RATIO | {"parallel_english_fraction": english}
+    whole = stream(paired, data=data).step(2)
+    micros = [stream(paired, rank=r, world=2, data=data).step(2)[m] for m in range(2) for r in range(2)]
     for one, other in zip(whole, micros, strict=True):
         assert torch.equal(one.input_ids, other.input_ids) and torch.equal(one.pairs, other.pairs)
 
@@ -349,6 +352,33 @@ def test_both_sides_are_masked_for_themselves_and_anew_in_each_epoch(paired):
     mixture = stream(paired, data={"parallel_ratio": 1.0}).mixture
     ids = mixture.read(0, 3000).ids
     assert len(np.unique(ids)) == 2 * sum(PAIRS.values())
+
+
+@pytest.mark.parametrize("fraction", [0.125, 1.0])
+def test_a_share_of_the_pairs_is_english_on_both_sides(paired, fraction):
+    """The same pairs in the same places; the copies are one text, and masked in two ways."""
+    data = {"parallel_ratio": 1.0}
+    plain = stream(paired, data=data).mixture
+    here = stream(paired, data=data | {"parallel_english_fraction": fraction})
+    before, after = plain.draw(0, 4000), here.mixture.draw(0, 4000)
+    twice = (after.language.reshape(-1, 2) == LANGUAGES.index("en")).all(axis=1)
+    assert twice.mean() == pytest.approx(fraction, abs=0.02)
+    np.testing.assert_array_equal(before.sample, after.sample)
+    assert not (before.language != after.language)[~np.repeat(twice, 2)].any()
+    was, is_now = plain.read(0, 80), here.mixture.read(0, 80)
+    np.testing.assert_array_equal(was.ids, is_now.ids)
+    english = (was.language.reshape(-1, 2) == LANGUAGES.index("en")).argmax(axis=1)
+    for slot, both in enumerate(twice[:40].tolist()):
+        first = 2 * slot
+        expected = [first + english[slot]] * 2 if both else [first, first + 1]
+        assert [is_now.texts[first + side].tolist() for side in (0, 1)] == [was.texts[d].tolist() for d in expected]
+    names = here.mixture.names(0, 80)
+    assert names == plain.names(0, 80)
+    if fraction == 1.0:
+        masked = [batch.input_ids[batch.document == d].tolist() for batch in here.step(0) for d in batch.pairs[0]]
+        assert any(a != b for a, b in zip(masked[::2], masked[1::2], strict=True))
+        with pytest.raises(ValueError, match="is of pairs with English"):
+            stream(paired, data={"parallel_english_fraction": 0.5})
 
 
 def test_without_pairs_a_batch_has_none(folder):

@@ -18,11 +18,14 @@ from torch import Tensor
 
 from unibert.data.code_switch import exchange, read_ends
 from unibert.data.dropout import drop_tokens
+from unibert.data.foreign import TeacherText
 from unibert.data.masking import mask_many
 from unibert.data.mixture import Documents, Mixture, open_pairs
-from unibert.data.pair_views import PairViews, Texts, flipped, join, word_spans
+from unibert.data.packing import lay
+from unibert.data.pair_views import PairViews, flipped, join
 from unibert.data.shards import ShardSet
-from unibert.data.words import WordPieces
+from unibert.data.texts import Texts
+from unibert.data.words import WordPieces, word_spans
 from unibert.errors import ConfigError, DataError
 from unibert.plan import accumulation_steps, check_batches, first_sample
 from unibert.schema import Masking, Recipe
@@ -65,6 +68,11 @@ class Batch:
     """Both sides of pair p as document p, in rows of their own; None when nobody reads it. See pair_views.join."""
     side_starts: Tensor = field(default_factory=lambda: torch.empty((0, 2), dtype=torch.int64))
     """int64 [P, 2], of `joined`: its place of a token is this, of the token's side, plus the place in that side."""
+    foreign: Batch | None = None
+    """The pairs' English sides, in their order, in the teacher's pieces and rows; its word_positions are the matched
+    words'. None when the teacher reads our pieces. See foreign.py."""
+    foreign_words: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """int64 [F]: our places of the words that foreign.word_positions has the teacher's of; ascending as those."""
 
     def attention_mask(self) -> Tensor:
         """Bool [R, 1, S, S]: true where query and key are of one document.
@@ -89,7 +97,8 @@ class Batch:
         """The same on a device."""
         tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.type == "Tensor"}
         moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        return replace(self, joined=self.joined and self.joined.to(device), **moved)
+        beside = {name: one.to(device) for name in ("joined", "foreign") if (one := getattr(self, name)) is not None}
+        return replace(self, **moved, **beside)
 
     @property
     def targets(self) -> int:
@@ -105,37 +114,6 @@ class Batch:
     def padding_fraction(self) -> float:
         """Share of R*S without a document."""
         return 1 - self.tokens / self.input_ids.numel()
-
-
-def first_fit(lengths: np.ndarray, *, width: int) -> tuple[np.ndarray, int]:
-    """Lay documents into rows, the longest first, each into the first row with room.
-
-    Args:
-        lengths: tokens of each document, [D], none above width.
-        width: tokens of a row, S.
-
-    Returns:
-        (index of each document's first token in the flattened rows, int64 [D]; number of rows R).
-        First-fit decreasing needs at most 11/9 of the best possible number of rows, plus one (Dosa 2007). Two rows
-        hold more than one row's width together, so of several rows less than half is padding, whatever the lengths.
-        With lengths as text has them (log-normal, median S / 4) it is half a row in the mean: 5 % of 32 documents,
-        1 % of 256.
-    """
-    starts = np.empty(len(lengths), dtype=np.int64)
-    shortest = int(lengths.min(initial=width))
-    rows, places, used = 0, [], []  # of the rows in which the shortest document has room
-    order = np.argsort(-lengths, kind="stable")
-    for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        row = next((r for r, filled in enumerate(used) if filled + length <= width), len(used))
-        if row == len(used):
-            places.append(rows * width)
-            used.append(0)
-            rows += 1
-        starts[document] = places[row] + used[row]
-        used[row] += length
-        if used[row] + shortest > width:
-            del places[row], used[row]
-    return starts, rows
 
 
 def make_batch(
@@ -170,7 +148,7 @@ def make_batch(
 
     place_T = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     shown_T, targets_M, target_ids_M = mask(ids_T, lengths, documents.ids, documents.epoch)
-    laid, where_T = _lay(Texts(shown_T, place_T, lengths, targets_M, target_ids_M), width=width, pad=shards.special.pad)
+    laid, where_T = lay(Texts(shown_T, place_T, lengths, targets_M, target_ids_M), width=width, pad=shards.special.pad)
     batch = Batch(
         **laid,
         language=torch.from_numpy(documents.language),
@@ -180,11 +158,14 @@ def make_batch(
     if views is None:
         return batch
     flips = flipped(documents, seed=seed)
-    batch = replace(batch, flipped=torch.from_numpy(flips), **_words(documents, ids_T, where_T, lengths, views, shards))
+    spans_W2, said = _words(documents, ids_T, where_T, lengths, views, shards)
+    if views.foreign is not None:
+        said |= _foreign(views.foreign, documents, where_T, spans_W2=spans_W2, positions=batch.sample_ids)
+    batch = replace(batch, flipped=torch.from_numpy(flips), **said)
     if views.joined is None:
         return batch
     texts, shifts_P2 = join(documents, form=views.joined, flips=flips, mask=mask)
-    both, _ = _lay(texts, width=width, pad=shards.special.pad)
+    both, _ = lay(texts, width=width, pad=shards.special.pad)
     joined = Batch(
         **both,
         language=batch.language[batch.pairs[:, 0]],
@@ -194,30 +175,6 @@ def make_batch(
     return replace(batch, joined=joined)
 
 
-def _lay(texts: Texts, *, width: int, pad: int) -> tuple[dict[str, Any], np.ndarray]:
-    """Pack documents: (what a Batch says of them, where each token stands in the flattened rows [T])."""
-    starts_D, rows = first_fit(texts.lengths, width=width)
-    rows = max(rows, 1)  # a model reads at least one row, of padding where there is nothing
-    before_D = np.cumsum(texts.lengths) - texts.lengths
-    where_T = np.repeat(starts_D - before_D, texts.lengths) + np.arange(len(texts.shown))
-
-    def spread(values_T: np.ndarray, empty: int) -> Tensor:
-        flat = np.full(rows * width, empty, dtype=np.int64)
-        flat[where_T] = values_T
-        return torch.from_numpy(flat.reshape(rows, width))
-
-    laid = {
-        "input_ids": spread(texts.shown, pad),
-        "position_ids": spread(texts.places, 0),
-        "document": spread(np.repeat(np.arange(len(texts.lengths)), texts.lengths), -1),
-        "target_positions": torch.from_numpy(where_T[texts.targets]),
-        "target_ids": torch.from_numpy(texts.target_ids),
-        "cls_positions": torch.from_numpy(starts_D),
-        "tokens": len(texts.shown),
-    }
-    return laid, where_T
-
-
 def _words(
     documents: Documents,
     ids_T: np.ndarray,
@@ -225,15 +182,27 @@ def _words(
     lengths: np.ndarray,
     views: PairViews,
     shards: ShardSet,
-) -> dict[str, Tensor]:
-    """What a Batch says of words, when that is asked for."""
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """(where words begin and end in T [W, 2], what a Batch says of them), when that is asked for."""
     if views.pieces is None:
-        return {}
+        return np.empty((0, 2), dtype=np.int64), {}
     starts, ends = word_spans(ids_T, lengths, pieces=views.pieces, special=shards.special)
     words = {"word_positions": torch.from_numpy(where_T[starts])}
     if views.dictionaries is not None:
         words["word_pairs"] = torch.from_numpy(views.dictionaries.matches(documents, ids_T, starts=starts, ends=ends))
-    return words
+    return np.stack([starts, ends], axis=1), words
+
+
+def _foreign(
+    text: TeacherText, documents: Documents, where_T: np.ndarray, *, spans_W2: np.ndarray, positions: Tensor
+) -> dict[str, Any]:
+    """What a Batch says of the English sides as the teacher reads them."""
+    sides = text.read(documents, own_spans=spans_W2)
+    laid, places_T = lay(sides.texts, width=text.width, pad=text.special.pad)
+    positions_E = positions[torch.from_numpy(sides.documents_E)]
+    language_E, words_W = torch.full_like(positions_E, text.english), torch.from_numpy(places_T[sides.words_W])
+    theirs = Batch(**laid, language=language_E, sample_ids=positions_E, word_positions=words_W)
+    return {"foreign": theirs, "foreign_words": torch.from_numpy(where_T[sides.own_words_W])}
 
 
 def read_words(recipe: Recipe, shards: ShardSet) -> WordPieces | None:

@@ -3,7 +3,8 @@
 Positions come in twos, (2i, 2i + 1). Slot i holds a translation pair when floor((i + 1) r) > floor(i r), r the ratio of
 pairs, so that they are spread evenly and any slot is reached at once; the other slots hold two documents of
 `data/sampler.py`'s stream, which goes on as if there were no pairs. The pairs are a stream of the same making, over
-language pairs instead of languages.
+language pairs instead of languages. Of those with an English side a share has it twice, by a hash of (seed, number of
+the pair in the stream), so that it too depends on the position alone; the two copies are masked differently.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from unibert.data.pairs import PairSet
 from unibert.data.sampler import Sampler, hash64
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
+from unibert.pair_rules import PIVOT
 from unibert.plan import pairs_before, share_phases, smoothed_shares
 from unibert.schema import Recipe
 
 _PAIRS = 3  # what the pairs' seed is made for, so that it differs from the documents'
+_TWICE = 9  # what the hash of a pair's number is for: whether its English side stands on both
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Places:
     """Passes over the language, or the language pair, that are complete before this one."""
     pair: np.ndarray
     """Index of the language pair; -1 for a document without translation. The two sides are neighbours."""
+    side: np.ndarray
+    """Which side of the pair it is, 0 or 1, the same twice where an English one stands on both; 0 without a pair."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +115,23 @@ class Mixture:
             seed = int(hash64(recipe.train.seed, _PAIRS)[0])
             self.pair_sampler = Sampler(samples_per_language=counts, shares=shares, seed=seed)
             self.fingerprint += f"+{pairs.fingerprint}"
+            english = shards.languages.index(PIVOT) if PIVOT in shards.languages else -1
+            is_english = np.array(pairs.language_pairs) == english
+            self.english_side = np.where(is_english.any(axis=1), is_english.argmax(axis=1), -1)  # of each language pair
+            self.twice, self.seed = recipe.data.parallel_english_fraction, recipe.train.seed
 
     def draw(self, start: int, stop: int) -> Places:
         """What stands at positions start .. stop-1; both even where there are pairs."""
         if self.pairs is None:
             draw = self.sampler.draw(start, stop)
-            return _places(draw.language, draw.sample, draw.epoch, np.full(stop - start, -1))
+            return _places(draw.language, draw.sample, draw.epoch, np.full(len(draw), -1), np.zeros(len(draw)))
         assert start % 2 == stop % 2 == 0, "half a slot"
         before = pairs_before(np.arange(start // 2, stop // 2 + 1), self.ratio)
         first, last = int(before[0]), int(before[-1])
         own, both = self.sampler.draw(start - 2 * first, stop - 2 * last), self.pair_sampler.draw(first, last)
         in_pair = np.repeat(np.diff(before) > 0, 2)
-        sides = np.array(self.pairs.language_pairs)[both.language].ravel()
+        sides = self._sides(np.arange(first, last), both.language)
+        languages = np.array(self.pairs.language_pairs)[both.language[:, None], sides].ravel()
 
         def merged(alone: np.ndarray, paired: np.ndarray) -> np.ndarray:
             out = np.empty(stop - start, dtype=np.int64)
@@ -129,11 +139,21 @@ class Mixture:
             return out
 
         return _places(
-            merged(own.language, sides),
+            merged(own.language, languages),
             merged(own.sample, np.repeat(both.sample, 2)),
             merged(own.epoch, np.repeat(both.epoch, 2)),
             merged(np.full(len(own), -1), np.repeat(both.language, 2)),
+            merged(np.zeros(len(own)), sides.ravel()),
         )
+
+    def _sides(self, number: np.ndarray, pair: np.ndarray) -> np.ndarray:
+        """Which sides of the stream's pairs of these numbers stand first and second, [n, 2]."""
+        sides = np.tile(np.array([0, 1]), (len(number), 1))
+        english = self.english_side[pair]
+        luck = (hash64(self.seed, _TWICE, number) >> np.uint64(11)) * 2.0**-53
+        chosen = (english >= 0) & (luck < self.twice)
+        sides[chosen] = english[chosen, None]
+        return sides
 
     def read(self, start: int, stop: int) -> Documents:
         """The documents at positions start .. stop-1."""
@@ -144,13 +164,15 @@ class Mixture:
         texts: list[np.ndarray] = [np.empty(0)] * len(places.pair)
         ids = np.empty(len(texts), dtype=np.uint64)
         language, pair, sample = places.language.tolist(), places.pair.tolist(), places.sample.tolist()
+        side = places.side.tolist()
         for i in alone.tolist():
             texts[i] = self.shards.sample(language[i], sample[i])
         for i in heads.tolist():
-            texts[i], texts[i + 1] = self.pairs.sample(pair[i], sample[i])
+            both = self.pairs.sample(pair[i], sample[i])
+            texts[i], texts[i + 1] = both[side[i]], both[side[i + 1]]
         ids[alone] = self.shards.document_id(places.language[alone], places.sample[alone])
-        for side in (0, 1):
-            ids[heads + side] = self.pairs.document_id(places.pair[heads], places.sample[heads], side=side)
+        for place in (0, 1):  # not `side`: a text that stands on both sides is masked in two ways
+            ids[heads + place] = self.pairs.document_id(places.pair[heads], places.sample[heads], side=place)
         return Documents(texts, ids, places.language, places.epoch, np.stack([heads, heads + 1], axis=1))
 
     def names(self, start: int, stop: int) -> list[str]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from unibert.data.dictionaries import Dictionaries
+from unibert.data.foreign import TeacherText
 from unibert.data.mixture import Documents
 from unibert.data.sampler import combine, hash64
-from unibert.data.shard_format import SpecialIds
 from unibert.data.shards import ShardSet
-from unibert.data.words import WordPieces, words_of
+from unibert.data.texts import Texts
+from unibert.data.words import WordPieces
 from unibert.objective_tables import TranslationLM
 from unibert.schema import Recipe
 
@@ -23,22 +24,6 @@ _ORDER, _JOINED = 5, 6  # what a pair's random bits are for, so that they differ
 
 Mask = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """From (ids [T], lengths, ids of the documents, epochs) to what `mask_many` gives."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Masked documents, one after the other."""
-
-    shown: np.ndarray
-    """Ids as the model sees them, [T]."""
-    places: np.ndarray
-    """Position of each token, [T]."""
-    lengths: np.ndarray
-    """Tokens of each document."""
-    targets: np.ndarray
-    """Masked places, ascending in T, [M]."""
-    target_ids: np.ndarray
-    """The ids that were there, [M]."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +36,8 @@ class PairViews:
     """Where words begin; None when no objective is about words."""
     dictionaries: Dictionaries | None
     """Words that are each other's translation; None when no objective asks for them."""
+    foreign: TeacherText | None = None
+    """How the teacher reads the English sides; None when it reads our pieces, or nothing."""
 
     @classmethod
     def of(cls, recipe: Recipe, shards: ShardSet) -> PairViews | None:
@@ -64,7 +51,8 @@ class PairViews:
         words, tokenizer = recipe.objectives.align_words, recipe.data.folder / "tokenizer"
         pieces = WordPieces.read(tokenizer, vocabulary_size=shards.vocabulary_size) if words else None
         by_dictionary = words is not None and words.form == "dictionary"
-        return cls(recipe.joined, pieces, Dictionaries.read(recipe) if by_dictionary else None)
+        dictionaries = Dictionaries.read(recipe) if by_dictionary else None
+        return cls(recipe.joined, pieces, dictionaries, TeacherText.of(recipe))
 
 
 def flipped(documents: Documents, *, seed: int) -> np.ndarray:
@@ -96,15 +84,3 @@ def join(documents: Documents, *, form: TranslationLM, flips: np.ndarray, mask: 
     places_T = own_places if form.reset_positions else own_places + np.repeat(shift.ravel(), lengths)
     texts = Texts(shown_T[kept_T], places_T[kept_T], both_P, (np.cumsum(kept_T) - 1)[targets_M], target_ids_M)
     return texts, np.where((sides == documents.pairs), shift, shift[:, ::-1])
-
-
-def word_spans(
-    ids_T: np.ndarray, lengths: np.ndarray, *, pieces: WordPieces, special: SpecialIds
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the first piece of each word stands, and the place after its last one, ascending in T, int64 [W] each."""
-    ordinary = np.flatnonzero(~np.isin(ids_T, list(special.all())))
-    document = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    word = words_of(ids_T[ordinary], document=document[ordinary], place=place[ordinary], pieces=pieces)
-    first = np.flatnonzero(np.diff(word, prepend=-1))
-    return ordinary[first], ordinary[np.append(first[1:], len(ordinary)) - 1] + 1 if len(first) else ordinary[:0]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from unibert.data.shard_format import SpecialIds
 from unibert.errors import DataError
 
 MAX_PIECES = 10
@@ -87,6 +88,18 @@ def words_of(ids: np.ndarray, *, document: np.ndarray, place: np.ndarray, pieces
     run = np.cumsum(starts) - 1
     starts |= np.bincount(run)[run] > MAX_PIECES
     return np.cumsum(starts) - 1
+
+
+def word_spans(
+    ids_T: np.ndarray, lengths: np.ndarray, *, pieces: WordPieces, special: SpecialIds
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the first piece of each word stands, and the place after its last one, ascending in T, int64 [W] each."""
+    ordinary = np.flatnonzero(~np.isin(ids_T, list(special.all())))
+    document = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(ids_T)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    word = words_of(ids_T[ordinary], document=document[ordinary], place=place[ordinary], pieces=pieces)
+    first = np.flatnonzero(np.diff(word, prepend=-1))
+    return ordinary[first], ordinary[np.append(first[1:], len(ordinary)) - 1] + 1 if len(first) else ordinary[:0]
 
 
 def _splitter(tree: dict[str, Any], pieces: Iterable[str]) -> Callable[[str], tuple[bool, str]] | None:

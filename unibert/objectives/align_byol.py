@@ -44,7 +44,7 @@ class BootstrapPairs(OnPairs):
         sizes = group_sizes(pair_E, pairs=len(at.batch.pairs), size=self.size)
         predicted_EP = at.beside[self.name](self.student_DH(at)[sides_E2[:, 1]], sizes)
         with torch.no_grad():
-            english_EH = self.teacher_DH(at)[sides_E2[:, 0]]
+            english_EH = self.teacher_EH(at, sides_E2[:, 0])
             target_EP = self.fixed.to(english_EH.device)(english_EH, sizes)
         cosine_E = (unit(predicted_EP) * unit(target_EP)).sum(dim=-1)
         return Term(total=(2 - 2 * cosine_E).sum())

@@ -34,5 +34,5 @@ class MeanSquaredPairs(OnPairs):
         student_E2H = self.student_DH(at)[sides_E2]
         if self.name in at.beside:
             student_E2H = at.beside[self.name](student_E2H)
-        apart_E2H = student_E2H - self.teacher_DH(at)[sides_E2[:, :1]]
+        apart_E2H = student_E2H - self.teacher_EH(at, sides_E2[:, 0])[:, None]
         return Term(total=apart_E2H.square().mean(dim=-1).sum())

@@ -44,10 +44,13 @@ class OnPairs(Objective):
         assert output is not None
         return features(output.last_hidden, at.batch, kind=self.kind).float()
 
-    def teacher_DH(self, at: MicroStep) -> Tensor:
-        """The teacher's, a constant."""
+    def teacher_EH(self, at: MicroStep, english_E: Tensor) -> Tensor:
+        """The teacher's of the pairs' English sides, constants; `english_E` are these, of `english_first`."""
         assert at.teacher_unmasked is not None
-        return features(at.teacher_unmasked.last_hidden, at.batch, kind=self.kind).float()
+        hidden, foreign = at.teacher_unmasked.last_hidden, at.batch.foreign
+        if foreign is not None:
+            return features(hidden, foreign, kind=self.kind).float()
+        return features(hidden, at.batch, kind=self.kind).float()[english_E]
 
 
 def english_first(batch: Batch, english: int) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,10 @@ class WordsByIndex(Objective):
     English text, s_j the student's in the masked text of both sides (batch.joined, as translation_lm reads it; whole
     words are masked with masking.unit = "word"). Raw dot products, no temperature, as in the paper.
     Shapes: t [W, H_t], s [W, H_s], by a learned linear map to H_t where the widths differ (ours). A word is its first
-    piece. Of the reference's faults none is here: words are counted as words, every sentence's loss is added, and the
-    teacher has no dropout. Needs: the student's last hidden state of the joined text, the teacher's of the unmasked.
-    Tag: loss/align_words.
+    piece. A teacher with another tokenizer has words of its own, of which those are compared that begin at the same
+    character (data/foreign.py). Of the reference's faults none is here: words are counted as words, every sentence's
+    loss is added, and the teacher has no dropout. Needs: the student's last hidden state of the joined text, the
+    teacher's of the unmasked. Tag: loss/align_words.
     """
 
     name = "align_words"
@@ -50,7 +51,8 @@ class WordsByIndex(Objective):
         assert at.teacher_unmasked is not None
         assert at.batch.joined is not None
         word_W, document_W = self._english(at.batch)
-        teacher_WH = at.teacher_unmasked.last_hidden.flatten(0, 1)[word_W].float()
+        theirs_W = word_W if at.batch.foreign is None else at.batch.foreign.word_positions
+        teacher_WH = at.teacher_unmasked.last_hidden.flatten(0, 1)[theirs_W].float()
         student_WH = at.joined.last_hidden.flatten(0, 1)[joined_places(at.batch, word_W, document_W)].float()
         if self.name in at.beside:
             student_WH = at.beside[self.name](student_WH)
@@ -62,7 +64,9 @@ class WordsByIndex(Objective):
         return Term(total=F.cross_entropy(logits_WX, place_W, reduction="sum"))
 
     def _english(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(place, document) of each word of the pairs' English sides, [W] each."""
+        """(place, document) of each word of the pairs' English sides, [W] each: of those that the teacher has too."""
+        if batch.foreign is not None:
+            return batch.foreign_words, batch.document.flatten()[batch.foreign_words]
         english_E = english_first(batch, self.pivot)[0][:, 0]
         document_W = batch.document.flatten()[batch.word_positions]
         chosen_W = torch.isin(document_W, english_E)

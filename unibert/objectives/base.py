@@ -38,7 +38,7 @@ class Needs:
     teacher: Wanted | None = None
     """Of the teacher's reading of the masked text."""
     teacher_unmasked: Wanted | None = None
-    """Of its reading of the text as it was."""
+    """Of its reading of the text as it was; of batch.foreign, in its own pieces, where it has another tokenizer."""
     joined: Wanted | None = None
     """Of the student's reading of both sides of each translation pair as one masked text (batch.joined)."""
 

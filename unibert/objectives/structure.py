@@ -45,7 +45,7 @@ class Structure(OnPairs):
         sizes = group_sizes(pair_E, pairs=len(at.batch.pairs), size=self.size)
         student_EP = at.beside[self.name](self.student_DH(at)[sides_E2[:, 1]])
         with torch.no_grad():
-            english_EH = self.teacher_DH(at)[sides_E2[:, 0]]
+            english_EH = self.teacher_EH(at, sides_E2[:, 0])
             teacher_EP = self.fixed.to(english_EH.device)(english_EH)
         groups = zip(_alike(teacher_EP, sizes), _alike(student_EP, sizes), strict=True)
         total = student_EP.sum() * 0

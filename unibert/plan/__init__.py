@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unibert.errors import ConfigError, DataError
+from unibert.plan.activations import Activations, activations_of
 from unibert.plan.batch import (
     Stretch,
     accumulation_steps,
@@ -36,6 +37,7 @@ from unibert.plan.shares import (
     smoothed_shares,
     stream_shares,
 )
+from unibert.plan.teachers import engines_beside
 from unibert.schema import Recipe
 
 __all__ = [
@@ -104,6 +106,8 @@ class Plan:
     padding_fraction: float | None
     """Expected, of a packed micro-batch."""
     engines: tuple[Engine, ...]
+    activations: tuple[Activations, ...]
+    """Of the student's readings of a micro-batch, all of them alive at once; empty before there are shards."""
     languages: tuple[LanguagePlan, ...]
     """Empty before there are shards."""
     shares: str
@@ -158,8 +162,19 @@ class Plan:
             + tuple(f"{size / GIB:.3f}" for size in (engine.optimizer_bytes, engine.total_bytes, engine.host_bytes))
             for engine in self.engines
         ]
-        total = sum(engine.total_bytes for engine in self.engines) / GIB
-        return ["memory of one rank in GiB, without activations", *_columns([head, *rows]), f"  together {total:.3f}"]
+        total = sum(engine.rank_bytes for engine in self.engines) / GIB
+        server = " (without the server, a process of its own)" if any(e.elsewhere for e in self.engines) else ""
+        lines = ["memory of one rank in GiB, without activations", *_columns([head, *rows])]
+        return [*lines, f"  together {total:.3f}{server}", *self._activation_lines()]
+
+    def _activation_lines(self) -> list[str]:
+        if not self.activations:
+            return []
+        total = sum(item.kept_bytes for item in self.activations) / GIB
+        parts = ", ".join(
+            f"{item.reading} text {item.kept_bytes / GIB:.3f} ({item.tokens:,} tokens)" for item in self.activations
+        )
+        return [f"  besides, kept for the backward pass of a micro-batch, about {total:.3f}: {parts}"]
 
     def _language_lines(self) -> list[str]:
         if not self.languages:
@@ -214,7 +229,12 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
             f"{dimensions.positions} positions: take at most that"
         )
     engines = engines_of(recipe, world=world, student=dimensions, tree=student_engine or {})
+    engines += tuple(engines_beside(recipe, dimensions))
     padding = half_row / (train.micro_batch_sequences * mean_length + half_row) if languages else None
+    activations: tuple[Activations, ...] = ()
+    if padding is not None:
+        half = engines[0].precision in ("bf16", "fp16")
+        activations = activations_of(recipe, student=dimensions, mean_tokens=mean_length, padding=padding, half=half)
     notes = [*guess, *_warnings(languages, train.global_batch_sequences, padding), *pair_notes(recipe)]
     return Plan(
         name=recipe.name,
@@ -230,6 +250,7 @@ def make_plan(recipe: Recipe, *, world: int, student_engine: Mapping[str, Any] |
         targets=round(sequences * (mean_length - 2) * recipe.masking.fraction) if languages else None,
         padding_fraction=padding,
         engines=engines,
+        activations=activations,
         languages=languages,
         shares=explain_shares(recipe),
         notes=tuple(notes),

@@ -35,11 +35,19 @@ class Dimensions:
         return self.hidden * self.hidden + 3 * self.hidden + self.vocabulary
 
     @property
+    def words(self) -> int:
+        """Parameters of the word embeddings, which are the decoder's too."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def layer(self) -> int:
+        """Parameters of a layer: 4 H^2 + 2 H F + F + 9 H."""
+        return 4 * self.hidden * self.hidden + 2 * self.hidden * self.intermediate + self.intermediate + 9 * self.hidden
+
+    @property
     def total(self) -> int:
-        """All parameters: 4 H^2 + 2 H F + F + 9 H in a layer, the tables with their LayerNorm, and the head."""
-        hidden, inner = self.hidden, self.intermediate
-        layer = 4 * hidden * hidden + 2 * hidden * inner + inner + 9 * hidden
-        return self.embeddings + 2 * hidden + self.layers * layer + self.head
+        """All parameters: the layers, the tables with their LayerNorm, and the head."""
+        return self.embeddings + 2 * self.hidden + self.layers * self.layer + self.head
 
     def moving(self, trainable: str) -> int:
         """Parameters with a gradient, by `student.trainable`."""
@@ -68,11 +76,18 @@ class Engine:
     """fp32 masters, the two moments, and what an offloaded optimizer needs to read gradients and give weights back."""
     host_bytes: int
     """Part of the above that is offloaded to host memory or files."""
+    elsewhere: bool = False
+    """In a process of its own, of which a machine has one: no rank holds it."""
 
     @property
     def total_bytes(self) -> int:
         """Weights, gradients and optimizer."""
         return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes
+
+    @property
+    def rank_bytes(self) -> int:
+        """What a rank has of it, on its device and on the host."""
+        return 0 if self.elsewhere else self.total_bytes
 
 
 def student_dimensions(recipe: Recipe, manifest: Mapping[str, Any] | None) -> tuple[Dimensions, list[str]]:
@@ -85,14 +100,14 @@ def student_dimensions(recipe: Recipe, manifest: Mapping[str, Any] | None) -> tu
         return own, [] if manifest else ["the vocabulary is assumed to be tokenizer.max_pieces until there are shards"]
     sources = [student.start_from] + ([teacher.path, teacher.trimmed, teacher.original] if teacher else [])
     for source in sources:
-        found = _read_dimensions(source) if source else None
+        found = read_dimensions(source) if source else None
         if found:
             layers = len(student.teacher_layers) if student.teacher_layers else found.layers
             return Dimensions(**asdict(found) | {"layers": layers}), []
     return own, ["the student's sizes are assumed until its teacher is there (unibert teacher fetch RECIPE)"]
 
 
-def _read_dimensions(folder: Path) -> Dimensions | None:
+def read_dimensions(folder: Path) -> Dimensions | None:
     """Sizes in the config.json of a Hugging Face folder, or of a run folder's newest export; None without one."""
     paths = [folder / "config.json", *sorted((folder / "hf").glob("step_*/config.json"), key=_step_of, reverse=True)]
     for path in paths:
@@ -105,7 +120,7 @@ def _read_dimensions(folder: Path) -> Dimensions | None:
                     intermediate=tree["intermediate_size"],
                     vocabulary=tree["vocab_size"],
                     positions=tree["max_position_embeddings"],
-                    types=tree["type_vocab_size"],
+                    types=tree.get("type_vocab_size", 0),
                 )
             except (ValueError, KeyError) as error:
                 raise DataError(f"{path}: not the configuration of an encoder: {error!r}") from None
@@ -118,26 +133,13 @@ def _step_of(path: Path) -> int:
 
 
 def engines_of(recipe: Recipe, *, world: int, student: Dimensions, tree: Mapping[str, Any]) -> tuple[Engine, ...]:
-    """Student, discriminator and resident teacher of a recipe; `tree` is the student's DeepSpeed file."""
+    """Student and discriminator of a recipe; `tree` is the student's DeepSpeed file."""
     engines = [_student(recipe, world, student, tree)]
     if recipe.discriminator:
         table = recipe.discriminator
         size = (student.hidden + 1) * table.hidden_size + (table.hidden_size + 1) * len(recipe.languages)
         engines.append(Engine("discriminator", size, size, None, "fp32", 4 * size, 4 * size, 8 * size, 0))
-    distills = any(name.startswith("distill_") for name in recipe.objectives.on())
-    found = _teacher_dimensions(recipe)
-    if distills and found:
-        bf16 = recipe.teacher is not None and recipe.teacher.dtype == "bf16"
-        weights = found.total * (2 if bf16 else 4)
-        engines.append(Engine("teacher", found.total, 0, None, "bf16" if bf16 else "fp32", weights, 0, 0, 0))
     return tuple(engines)
-
-
-def _teacher_dimensions(recipe: Recipe) -> Dimensions | None:
-    if recipe.teacher is None:
-        return None
-    folders = [recipe.teacher.path, recipe.teacher.trimmed, recipe.teacher.original]
-    return next((found for folder in folders if folder and (found := _read_dimensions(folder))), None)
 
 
 def _student(recipe: Recipe, world: int, dimensions: Dimensions, tree: Mapping[str, Any]) -> Engine:

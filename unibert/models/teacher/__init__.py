@@ -10,7 +10,9 @@ import torch
 from transformers import AutoConfig
 
 from unibert.config import Recipe
+from unibert.data.foreign import reads_text
 from unibert.data.lines import say
+from unibert.data.shard_format import TokenizerFacts
 from unibert.errors import ConfigError, DataError
 from unibert.models.encoder import load_encoder
 from unibert.models.folders import newest_export
@@ -71,8 +73,7 @@ def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[
 
         source = newest_export(table.path or table.trimmed)
         told, ahead = teacher_fingerprint(source), table.ahead != "off"
-        inner: Teacher = ServedTeacher(table.socket, fingerprint=told, device=device, ahead=ahead)
-        return with_our_pieces(inner, our_pieces(recipe, inner, source=source), source=source)
+        return _for_us(recipe, ServedTeacher(table.socket, fingerprint=told, device=device, ahead=ahead))
     if table.more:
         from unibert.models.teacher.several import load_several
 
@@ -80,10 +81,28 @@ def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[
     if table.kind == "cached":
         from unibert.models.teacher.cached import open_cache
 
-        inner = open_cache(recipe, device=device, fingerprints=fingerprints or {})
-    else:
-        inner = load_one(table, device=device)
-    source = newest_export(table.path or table.trimmed)
+        if reads_text(recipe):
+            raise ConfigError(
+                "teacher.kind = cached keeps what the teacher says of our pieces, and this one reads text of its own "
+                "(its tokenizer is another one): use resident, offloaded or served"
+            )
+        return _for_us(recipe, open_cache(recipe, device=device, fingerprints=fingerprints or {}))
+    return _for_us(recipe, load_one(table, device=device))
+
+
+def _for_us(recipe: Recipe, inner: Teacher) -> Teacher:
+    """A teacher as one of our pieces, or as one that reads text of its own.
+
+    Raises:
+        ConfigError: the vocabularies differ, and no objective on pairs would read it.
+    """
+    assert recipe.teacher is not None
+    source = newest_export(recipe.teacher.path or recipe.teacher.trimmed)
+    if reads_text(recipe):
+        from unibert.models.teacher.foreign import ForeignTeacher
+
+        say(f"teacher {source}: it reads the English sides of translation pairs in pieces of its own")
+        return ForeignTeacher(inner, vocabulary=TokenizerFacts.read(recipe.data.folder / "tokenizer").vocabulary_size)
     return with_our_pieces(inner, our_pieces(recipe, inner, source=source), source=source)
 
 

@@ -4,6 +4,11 @@ Of each masked position the cache has the last hidden state, in 8 bits with a sc
 head, kept beside, gives the logits when the loss wants them. A `topk` cache has the largest logits instead: exactly
 those, while the others share the probability that is left evenly, which is right at temperature 1 for every sum over
 the vocabulary that does not tell them apart, and an approximation at others.
+
+Readings of unmasked text, which objectives on pairs ask for, are not kept, and wanting them is refused. They are the
+same in every pass over a pair, so a cache by position would write them again each time (MMKD's run has 15), at up to
+the width in bytes for each word of an English side; and these sides are a small part of what a teacher reads when
+teacher.reads = "text" gives it nothing else.
 """
 
 from __future__ import annotations
@@ -50,7 +55,8 @@ class CachedTeacher(Teacher):
 
     why = (
         "a cache (teacher.kind = cached) has what unibert cache-teacher wrote: logits at the masked positions of "
-        "masked text, and the hidden states of teacher.cache_layers; write it with those, or use another kind"
+        "masked text, and the hidden states of teacher.cache_layers; write it with those, or use another kind, as for "
+        "objectives on translation pairs, which read text without masks"
     )
 
     reads_anything = False
