@@ -145,6 +145,6 @@ def test_on_pythons_own_documentation_less_is_learnt_by_heart():
 def test_on_the_demos_text_unseen_sentences_are_predicted_better():
     path = PREPARED / "data" / "demo" / "clean" / "en-00000.jsonl"
     sentences = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    runs = [both(sentences, count=128, steps=600, seed=seed) for seed in range(3)]
+    runs = [both(sentences, count=128, steps=400, seed=seed) for seed in range(3)]
     assert all(gap(found["with"]) < 0.5 * gap(found["without"]) for found in runs)
     assert np.mean([found["with"][1] - found["without"][1] for found in runs]) < 0

@@ -69,6 +69,8 @@ def write_with_entities(
         raise DataError(f"{only}: {len(missing)} of its entities are not in {vectors}, the first is {missing[0]}")
     if not names:
         raise DataError(f"{vectors}: no row begins with {PREFIX}: name entities so, as Wikipedia2Vec does")
+    if nameless := [name for name in names if not name_of(name)]:
+        raise DataError(f"{vectors}: {nameless[0]!r} has no name that a text could have: take its row out")
     try:
         rows_NH = map_vectors(found, hf, tokenizer, ridge=ridge)[places]
     except DataError as error:
@@ -86,7 +88,7 @@ def write_with_entities(
 
 def name_of(entity: str) -> str:
     """An entity's name as text has it: ENTITY/Jean_Marais is Jean Marais."""
-    return entity.removeprefix(PREFIX).replace("_", " ")
+    return entity.removeprefix(PREFIX).replace("_", " ").strip()
 
 
 def write_names(tokenizer: Any, entities: Sequence[str], *, mode: Mode) -> None:
