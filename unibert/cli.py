@@ -199,6 +199,33 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Entities:
+    """Write a model that has entities among its tokens, their vectors mapped to its word pieces (E-BERT)."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Hugging Face folder, or run folder whose newest export is meant."""
+    vectors: Annotated[Path, tyro.conf.Positional]
+    """Of words and entities in one space, word2vec's text format; entities begin with ENTITY/, as in Wikipedia2Vec."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """Folder written to; AutoModel and AutoTokenizer load it."""
+    mode: Literal["replace", "concat", "average"] = "replace"
+    """Where an entity's name stands in a text: its token instead of the name; its token, a slash and the name; or its
+    token with the mean of its vector and of its name's pieces."""
+    only: Path | None = None
+    """File with the names of the entities that are wanted, a line each; all when absent."""
+    ridge: float = 0.0
+    """Penalty on the map, as 1.0 for vectors of little text; the paper has none."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        _no_overrides(overrides)
+        from unibert.models.entity_model import write_with_entities
+
+        write_with_entities(
+            self.model, vectors=self.vectors, output=self.output, mode=self.mode, only=self.only, ridge=self.ridge
+        )
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Evaluate teacher, student and the student before training on held-out text; write report/."""
 
@@ -253,6 +280,7 @@ COMMANDS: dict[str, type[Any]] = {
     "train": Train,
     "evaluate": Evaluate,
     "export": Export,
+    "entities": Entities,
     "summary": Summary,
     "fields": Fields,
 }

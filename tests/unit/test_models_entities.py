@@ -1,9 +1,6 @@
 """E-BERT: the map from vectors to pieces, new tokens that begin there, and entities in the input; also on real text."""
 
-import json
 import os
-import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from tests.tiny import make_workspace
+from tests.unit.small_vectors import texts_of, vectors_of, words_of
 from unibert.errors import ConfigError, DataError
 from unibert.models.entities import (
     Mention,
@@ -66,12 +64,28 @@ def test_vectors_are_read_from_text_and_from_arrays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Paris 1 2 3\nRoma 1 2\n", "Paris 1 x 3\n", "Paris 1 nan 3\n"], ids=["empty", "uneven", "word", "nan"]
+    ("text", "says"),
+    [
+        ("", r"bad\.vec holds no vectors"),
+        ("Paris 1 2 3\nRoma 1 2\n", r"bad\.vec:2: 'Roma' has 2 numbers, and not 3"),
+        ("2 2\nParis 1 2\nRoma 1 2 3\n", r"bad\.vec:3: 'Roma' has 3 numbers, and not 2"),
+        ("Paris 1 x 3\n", r"bad\.vec:1: 'Paris': could not convert string to float: 'x'"),
+        ("Roma 1 2 3\nParis 1 nan 3\n", r"bad\.vec:2: 'Paris' has a number that is not finite"),
+        ("2 2\nParis 1 2\nParis 3 4\n", r"bad\.vec:3: 'Paris' stands in line 2 too"),
+        ("3 2\nParis 1 2\nRoma 3 4\n", r"bad\.vec: its first line says 3 rows, and it has 2"),
+    ],
+    ids=["empty", "uneven", "not the header's", "word", "nan", "twice", "cut off"],
 )
-def test_bad_vectors_are_named(tmp_path, text):
+def test_bad_vectors_are_named_with_their_line(tmp_path, text, says):
     (tmp_path / "bad.vec").write_text(text)
-    with pytest.raises(DataError, match=r"bad\.vec"):
+    with pytest.raises(DataError, match=says):
         read_vectors(tmp_path / "bad.vec")
+
+
+def test_only_the_rows_that_are_kept_are_read(tmp_path):
+    (tmp_path / "some.vec").write_text("3 2\nParis 1 2\nRoma x y\nENTITY/Roma 3 4\n")
+    found = read_vectors(tmp_path / "some.vec", keep=lambda name: name != "Roma")
+    assert found.names == ("Paris", "ENTITY/Roma") and found.rows_NK.tolist() == [[1, 2], [3, 4]]
 
 
 def test_new_tokens_begin_at_their_mapped_rows_and_the_folder_reloads(tmp_path, model):
@@ -120,32 +134,13 @@ def test_an_entity_that_is_its_pieces_changes_nothing_for_the_encoder(model):
         torch.testing.assert_close(found, hf(ids[None]).logits)
 
 
-def vectors_of(path: Path, *, words: int, width: int, window: int = 4) -> Vectors:
-    """Vectors of a text's most frequent words: the singular vectors of their positive mutual information."""
-    lines = [re.findall(r"\w+", json.loads(line)["text"].lower()) for line in path.read_text().splitlines()]
-    frequent = Counter(word for line in lines for word in line).most_common(words)
-    index = {word: number for number, (word, _) in enumerate(frequent)}
-    together = np.zeros((len(index), len(index)))
-    for line in lines:
-        ids = np.array([index.get(word, -1) for word in line], dtype=int)
-        for apart in range(1, window + 1):
-            a, b = ids[apart:], ids[:-apart]
-            known = (a >= 0) & (b >= 0)
-            np.add.at(together, (a[known], b[known]), 1)
-    share = (together + together.T) / (2 * together.sum())
-    context = share.sum(0) ** 0.75
-    with np.errstate(divide="ignore", invalid="ignore"):
-        information = np.log(share / (share.sum(1, keepdims=True) * context / context.sum()))
-    information = np.where(share > 0, np.maximum(information, 0), 0)
-    values, rows = np.linalg.eigh(information @ information.T)
-    return Vectors(tuple(index), (rows * np.clip(values, 0, None) ** 0.25)[:, -width:])
-
-
 @pytest.mark.skipif(not (PREPARED / "models" / "demo-teacher").is_dir(), reason="the demo is not prepared here")
 def test_on_real_text_words_that_the_map_has_not_seen_are_found_among_the_pieces():
     folder = PREPARED / "models" / "demo-teacher"
     hf, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    vectors = vectors_of(PREPARED / "data" / "demo" / "clean" / "en-00000.jsonl", words=2000, width=80)
+    vectors = vectors_of(
+        words_of(texts_of(PREPARED / "data" / "demo" / "clean" / "en-00000.jsonl")), words=2000, width=80
+    )
     shared = shared_pieces(vectors.names, tokenizer)
     rows, pieces = vectors.rows_NK[list(shared)], hf.get_input_embeddings().weight.detach()[list(shared.values())]
     pieces = pieces.double().numpy()

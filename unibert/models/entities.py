@@ -14,7 +14,7 @@ Legend: N vectors, K their width, X shared words, V pieces, H hidden size, P pie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
 
 from unibert.errors import ConfigError, DataError
 
@@ -48,33 +48,75 @@ class Mention:
     vector_H: Tensor
 
 
-def read_vectors(path: Path) -> Vectors:
+def read_vectors(path: Path, *, keep: Callable[[str], bool] = lambda name: True) -> Vectors:
     """Read word2vec's text format, with or without its first line, or an .npy [N, K] with names, a line each, in .txt.
 
+    Args:
+        path: the file; of a text only the rows that are kept are held in memory.
+        keep: whether a name's row is wanted.
+
     Raises:
-        DataError: no such file, uneven rows, a number that is none, or names that do not fit.
+        DataError: no such file, uneven rows, a number that is none, a name twice, or fewer rows than it says.
     """
     try:
         if path.suffix == ".npy":
-            rows_NK = np.load(path)
+            rows_NK = np.load(path).astype(np.float64)
             names = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
         else:
-            lines = [line.rstrip().split(" ") for line in path.read_text(encoding="utf-8").splitlines()]
-            lines = lines[1:] if lines and len(lines[0]) == 2 else lines
-            names, rows_NK = [line[0] for line in lines], np.array([line[1:] for line in lines], dtype=np.float64)
+            names, rows_NK = _read_text(path, keep=keep)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as vectors: {error}") from error
-    if rows_NK.ndim != 2 or len(names) != len(rows_NK) or not names or not np.isfinite(rows_NK).all():
+    if rows_NK.ndim != 2 or len(names) != len(rows_NK) or not np.isfinite(rows_NK).all():
         raise DataError(f"{path}: {len(names)} names and numbers of shape {rows_NK.shape}: not one finite row a name")
-    return Vectors(tuple(names), rows_NK.astype(np.float64))
+    return Vectors(tuple(names), rows_NK)
+
+
+def _read_text(path: Path, *, keep: Callable[[str], bool]) -> tuple[list[str], np.ndarray]:
+    """Names and rows of word2vec's text format, those that are kept."""
+    lines: dict[str, int] = {}
+    rows, width, promised, found = [], None, None, 0
+    with path.open(encoding="utf-8") as file:
+        for line, text in enumerate(file, start=1):
+            name, *numbers = text.rstrip().split(" ")
+            if line == 1 and len(numbers) == 1:
+                promised, width = int(name), int(numbers[0])
+                continue
+            found, width = found + 1, width or len(numbers)
+            if len(numbers) != width:
+                raise DataError(f"{path}:{line}: {name!r} has {len(numbers)} numbers, and not {width} as those above")
+            if name in lines:
+                raise DataError(f"{path}:{line}: {name!r} stands in line {lines[name]} too: leave one of them out")
+            if keep(name):
+                rows.append(_numbers(numbers, f"{path}:{line}: {name!r}"))
+                lines[name] = line
+    if not found:
+        raise DataError(f"{path} holds no vectors")
+    if promised is not None and promised != found:
+        raise DataError(f"{path}: its first line says {promised} rows, and it has {found}: was it cut off?")
+    return list(lines), np.array(rows, dtype=np.float64).reshape(len(rows), width or 0)
+
+
+def _numbers(words: Sequence[str], where: str) -> np.ndarray:
+    try:
+        numbers_K = np.array(words, dtype=np.float64)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    if not np.isfinite(numbers_K).all():
+        raise DataError(f"{where} has a number that is not finite")
+    return numbers_K
 
 
 def shared_pieces(names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
     """For each name that is one whole piece at the beginning of a word: its index -> the piece's id."""
+    pieces = whole_words(tokenizer)
+    return {index: pieces[name] for index, name in enumerate(names) if name in pieces}
+
+
+def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Every piece that begins a word, without what marks it so: its id."""
     pieces = tokenizer.get_vocab()
     mark = next(mark for mark in MARKS if any(piece.startswith(mark) for piece in pieces))
-    found = {index: pieces.get(mark + name) for index, name in enumerate(names)}
-    return {index: piece for index, piece in found.items() if piece is not None}
+    return {piece.removeprefix(mark): number for piece, number in pieces.items() if piece.startswith(mark)}
 
 
 def fit_map(vectors_XK: np.ndarray, pieces_XH: np.ndarray, *, ridge: float = 0.0) -> np.ndarray:
@@ -127,19 +169,21 @@ def add_tokens(
     known = tokenizer.get_vocab()
     if wrong := sorted({name for name in names if name in known or list(names).count(name) > 1}):
         raise ConfigError(
-            f"{', '.join(wrong[:3])}: a token already, or named twice; give each entity a name of its own"
+            f"{', '.join(wrong[:3])}: a token already, or named twice; give each entity a name of its own, or begin "
+            "with a model that has not been given entities"
         )
-    before = hf.config.vocab_size
-    tokenizer.add_tokens(list(names))
-    hf.resize_token_embeddings(before + len(names), mean_resizing=False)
-    with torch.no_grad():
-        _table(hf)[before:] = rows_NH
-        output: Any = hf.get_output_embeddings()
-        bias_V = output.bias
-        bias_V[before:] = bias_V[:before].min()
-    hf.tie_weights()
+    tokenizer.add_tokens([AddedToken(name, lstrip=True, normalized=True) for name in names])
     known = tokenizer.get_vocab()
-    return [known[name] for name in names]
+    ids = [known[name] for name in names]
+    before = hf.config.vocab_size  # a table can have more rows than there are tokens
+    hf.resize_token_embeddings(max(before, *(number + 1 for number in ids)), mean_resizing=False)
+    with torch.no_grad():
+        _table(hf)[ids] = rows_NH.to(_table(hf).dtype)
+        output: Any = hf.get_output_embeddings()
+        if output is not None and output.bias is not None:
+            output.bias[ids] = output.bias[:before].min()
+    hf.tie_weights()
+    return ids
 
 
 def with_entities(
