@@ -39,14 +39,14 @@ def false_positives(test):
     """The share of null pairs at 5 %, and that p-values are spread over all of 0..1."""
     ps = np.array([test(np.random.default_rng(seed)) for seed in range(PAIRS)])
     for level in (0.1, 0.25, 0.5, 0.75):  # not Kolmogorov-Smirnov's test: the p-values of counts have ties
-        assert abs((ps < level).mean() - level) < 0.12
+        assert abs((ps < level).mean() - level) < 0.15
     return float((ps < 0.05).mean())
 
 
 @pytest.mark.parametrize("kind", ["mean", "f1", "pearson", "spearman"])
 def test_bootstrap_of_equals_and_of_a_planted_difference(kind):
     def p(chance, noise=0.0):
-        ours, theirs = examples(kind, chance, noise=noise)
+        ours, theirs = examples(kind, chance, noise=noise, size=60 if kind == "spearman" else 150)
         return paired_bootstrap([cell(ours, kind)], [cell(theirs, kind)], resamples=200, seed=int(chance.integers(9e9)))
 
     assert 0.02 <= false_positives(lambda chance: p(chance).p) <= 0.08
