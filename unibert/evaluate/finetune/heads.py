@@ -1,9 +1,9 @@
 """An encoder with a task's head. Shapes: W windows, P places of a window, H hidden size, C outputs.
 
-All heads read the hidden states at a window's places and are linear, but for two: classes and numbers pass a dense layer
-with tanh first, as BERT's; and a conversation's reader lays the states of all rows of a window side by side (the context
-read with the question, with each past question, with each past answer), which a recurrent layer reads before start and
-end (Ohsugi et al. 2019; two ways and its width H are ours).
+All heads read the hidden states at a window's places and are linear, but for two: classes and numbers pass a dense
+layer with tanh first, as BERT's; and a conversation's reader lays the states of all rows of a window side by side (the
+context read with the question, with each past question, with each past answer), which a recurrent layer reads before
+start and end (Ohsugi et al. 2019; two ways and its width H are ours).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def fit(
 ) -> float:
     """Train in place and return the mean loss of the last epoch.
 
-    AdamW; the rate rises over `warmup_fraction` of the steps, then falls linearly to 0; gradients are clipped at norm 1.
+    AdamW; the rate rises over `warmup_fraction` of the steps, then falls linearly to 0; gradients have norm 1 at most.
 
     Raises:
         NumericsError: the loss is not finite.

@@ -84,9 +84,9 @@ def _training(task: Task, by_language: Mapping[str, Sequence[Any]], folder: Path
     if not by_language.get(settings.source):
         have = ", ".join(sorted(by_language)) or "no language"
         raise DataError(
-            f"{task.name}: no training examples in {settings.source!r} below {folder} (there are in {have}): put a file "
-            f"named ...train...{settings.source}... there, name another language with --source, or let --split-source "
-            "cut what is labelled into train, dev and test"
+            f"{task.name}: no training examples in {settings.source!r} below {folder} (there are in {have}): put a "
+            f"file named ...train...{settings.source}... there, name another language with --source, or let "
+            "--split-source cut what is labelled into train, dev and test"
         )
     if settings.mode == "zero-shot":
         return spread(by_language[settings.source], settings.limit)

@@ -28,6 +28,7 @@ from unibert.evaluate.tasks import TASKS
 from unibert.evaluate.tasks.base import Task, fingerprint, ids_fingerprint
 from unibert.models.encoder import EMBEDDING_TABLES
 from unibert.models.folders import newest_export, quiet_hf
+from unibert.models.precision import bf16_is_faster
 
 UNTUNED = ("retrieval", "sts")
 """Tasks that embeddings answer as they are."""
@@ -85,6 +86,19 @@ def judge(
             else:
                 _untuned(model, plan, settings, file, where)
     return file
+
+
+def settings_of(**said: Any) -> Settings:
+    """Settings with bf16 where the first device is faster in it.
+
+    Raises:
+        DataError: a number that cannot be.
+    """
+    wrong = [name for name in ("epochs", "batch", "limit") if said.get(name) is not None and said[name] < 1]
+    if wrong or said.get("max_tokens", 32) < 16 or not said.get("learning_rates", (1,)):
+        raise DataError(f"{', '.join(wrong) or 'max_tokens or rates'}: must be 1 or more (max_tokens 16, one rate)")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Settings(**said, precision="bf16" if bf16_is_faster(device) else "fp32")
 
 
 def _plans(task: Task, data: Path, settings: Settings) -> list[Plan]:

@@ -1,4 +1,4 @@
-"""What embeddings answer as they are: similarity by cosine, and finding the translation. Mean over tokens, no prefix."""
+"""What embeddings (mean over tokens, no prefix) answer as they are: similarity by cosine, finding the translation."""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ from unibert.evaluate.tasks.ner import Sentence
 from unibert.evaluate.tasks.nli import Pair
 from unibert.evaluate.tasks.qa import Question
 
+VALUE = 5.0
+"""What numbers are divided by, so that a new head need not first learn their size; correlations do not see it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -46,7 +49,7 @@ class Window:
     targets: tuple[float, ...]
     """One a place (tokens), the class or the number alone, or the answer's first and last place."""
     marks: tuple[Any, ...] = ()
-    """What the places are: numbers of words, or (first, last + 1) characters of the context, the null place left out."""
+    """What the places are: numbers of words, or (first, last + 1) characters of the context, without the null."""
 
 
 class Windows:
@@ -98,7 +101,7 @@ class Windows:
         first, second = self._ids(example.first), self._ids(example.second)
         while len(first) + len(second) > self._max - 3:
             (first if len(first) > len(second) else second).pop()
-        target = float(number.get(example.label, -100)) if head == "classes" else float(example.label)
+        target = float(number.get(example.label, -100)) if head == "classes" else float(example.label) / VALUE
         yield Window(index, (self._row(first, second, places=[0]),), (target,))
 
     def _questions(self, index: int, example: Question, head: Head, number: dict[str, int]) -> Iterator[Window]:
