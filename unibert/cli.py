@@ -213,7 +213,7 @@ class Evaluate:
     """Measure again what has been measured (of a recipe's run)."""
     tasks: str = ""
     """Some of ner, nli, qa, conversational_qa, sts, retrieval, with commas between."""
-    files: Path = Path("data/evaluation")
+    data: Path = Path("data/evaluation")
     """Folder of labelled files: a folder below it for each set (ner, xnli, xquad, stsb, tatoeba, ...)."""
     results: Path = Path("results.jsonl")
     """The results file, begun or continued."""
@@ -268,7 +268,7 @@ class Evaluate:
             limit=self.limit,
             split_source=self.split_source,
         )
-        judge(self.what, self.tasks.split(","), self.files, self.results, seeds=self.seeds, settings=settings)
+        judge(self.what, self.tasks.split(","), self.data, self.results, seeds=self.seeds, settings=settings)
 
 
 @dataclass(frozen=True)
