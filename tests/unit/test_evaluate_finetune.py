@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_teacher, make_tokenizer, sentences
+from tiny import make_teacher, make_tokenizer, sentences, words
 
 from tests.unit.small_labelled import make_labelled
 from unibert.errors import DataError
@@ -63,9 +63,9 @@ def test_windows_cover_a_context(length):
 
 def test_an_answer_is_in_a_window_with_its_characters(tokenizer):
     context = " ".join(sentences("en", count=12))
-    words = context.split()
-    start = len(" ".join(words[:30])) + 1
-    answer = " ".join(words[30:33])
+    text = context.split()
+    start = len(" ".join(text[:30])) + 1
+    answer = " ".join(text[30:33])
     question = Question("1", "1", context, sentences("en", count=1)[0], ((answer, start),))
     windows = Windows(tokenizer, max_tokens=48, settings=QUICK).of([question], "span")
     assert len(windows) > 3
@@ -81,16 +81,16 @@ def test_an_answer_is_in_a_window_with_its_characters(tokenizer):
 
 
 def test_a_long_sentence_keeps_every_tag(tokenizer):
-    words = " ".join(sentences("de", count=20)).split()
-    example = Sentence("1", "1", tuple(words), tuple("B-X" if i % 3 else "O" for i in range(len(words))))
+    text = " ".join(sentences("de", count=20)).split()
+    example = Sentence("1", "1", tuple(text), tuple("B-X" if i % 3 else "O" for i in range(len(text))))
     windows = Windows(tokenizer, max_tokens=24, settings=QUICK).of([example], "tokens", labels=["B-X", "O"])
-    assert [mark for window in windows for mark in window.marks] == list(range(len(words)))
+    assert [mark for window in windows for mark in window.marks] == list(range(len(text)))
     targets = [target for window in windows for target in window.targets]
-    assert targets == [0 if i % 3 else 1 for i in range(len(words))]
+    assert targets == [0 if i % 3 else 1 for i in range(len(text))]
 
 
 def test_pairs_are_cut_at_the_longer_side(tokenizer):
-    long, short = " ".join(sentences("en", count=20)), sentences("en", count=1)[0]
+    long, short = " ".join(sentences("en", count=20)), " ".join(words("en")[:3])
     (window,) = Windows(tokenizer, max_tokens=32, settings=QUICK).of([Pair("1", "1", long, short, "2.5")], "value")
     (row,) = window.rows
     kept = tokenizer(short, add_special_tokens=False)["input_ids"]

@@ -63,7 +63,7 @@ def test_every_task_reads_its_files_and_perfect_predictions_score_one(labelled, 
         assert all(score(one.kind, one.rows) == pytest.approx(1) for one in found.values())
     if task.head == "none":
         return
-    assert {example.id for example in plan.train}.isdisjoint() and plan.source == "en"
+    assert plan.train and plan.dev and plan.source == "en"
     assert make_plan(task, labelled, settings=Settings(mode="translate-train")).source == "de+en"
 
 
@@ -84,7 +84,7 @@ WRONG = [
     ("nli", "nli/test.en.tsv", NLI + "a\t \tneutral\n", r"test.en.tsv:2: a text of the pair is empty"),
     ("nli", "nli/test.en.jsonl", "{}\n[1]\n", r"test.en.jsonl:1: no column label"),
     ("sts", "stsb/stsb-en-test.csv", "a,b,1\na,b,high\n", r"test.csv:2: score 'high' is no number"),
-    ("sts", "stsb/stsb-en-test.csv", "a,b,c,1\na,b,1\n", r"test.csv:2: "),
+    ("sts", "stsb/stsb-en-test.csv", "a,b,c,1\na,b,1\n", r"test.csv:1: 4 columns, and 3"),
     ("qa", "xquad/xquad.en.json", '{"data": [\n}', r"xquad.en.json:2: not JSON"),
     ("qa", "xquad/xquad.en.json", '{"data": [{"title": 1}]}', r"no 'paragraphs'; SQuAD's form"),
     ("retrieval", "tatoeba/tatoeba.deu-eng.deu", "a\nb\n", r"its other side is not beside it"),
@@ -126,7 +126,7 @@ def test_wrong_encodings_and_sides(tmp_path):
 
 
 def test_plans_refuse_what_cannot_be_learnt(tmp_path):
-    write(tmp_path, "nli/test.en.tsv", NLI + "".join(f"a{i}\tb\tneutral\n" for i in range(9)))
+    write(tmp_path, "nli/test.en.tsv", NLI + "".join(f"a{i}\tb\tneutral\n" for i in range(60)))
     with pytest.raises(DataError, match=r"no training examples in 'en' .*--split-source"):
         make_plan(TASKS["nli"], tmp_path, settings=Settings())
     with pytest.raises(DataError, match=r"all .* examples of training have the label 'neutral'"):

@@ -76,7 +76,12 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows = read_results(path) if path.exists() else []
+        self.rows: list[ResultRow] = []
+        if path.exists():
+            self.rows = read_results(path)
+            whole = path.read_bytes().rpartition(b"\n")[0]
+            with path.open("r+b") as file:  # what a crash left of a last line goes, before others follow it
+                file.truncate(len(whole) + 1 if whole else 0)
         self._by_key = {row.key: row for row in self.rows}
 
     def get(self, key: str) -> ResultRow | None:
@@ -86,9 +91,8 @@ class Results:
     def add(self, row: ResultRow) -> None:
         """Append a row, whole and at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        ends = not self.path.exists() or self.path.read_bytes()[-1:] in (b"\n", b"")
         with self.path.open("ab") as file:
-            file.write((b"" if ends else b"\n") + orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
+            file.write(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
         self.rows.append(row)
         self._by_key[row.key] = row
 

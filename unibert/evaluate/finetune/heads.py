@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from unibert.errors import DataError
 from unibert.evaluate.finetune.windows import Window
 from unibert.evaluate.tasks.base import Head
 from unibert.models.folders import quiet_hf
@@ -84,10 +86,16 @@ class TaskModel(nn.Module):
             outputs: C: labels; 1 for a number, 2 for start and end.
             turns: rows of a window: 1, or 1 + twice the history.
             dropout: before the head.
+
+        Raises:
+            DataError: the folder holds no encoder.
         """
         super().__init__()
-        with quiet_hf():
-            self.body = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        try:
+            with quiet_hf():
+                self.body = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise DataError(f"{folder}: cannot be read as an encoder: {error}") from error
         width = self.body.config.hidden_size
         self.head, self.turns = head, turns
         self.segments = getattr(self.body.config, "type_vocab_size", 0) > 1

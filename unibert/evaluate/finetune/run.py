@@ -129,6 +129,12 @@ def find_model(word: str) -> Model:
             raise DataError(f"{path}: no such folder, and no model that the hub gives ({error})") from error
     if not (folder / "tokenizer.json").is_file():
         raise DataError(f"{folder}: no tokenizer.json: save the model's fast tokenizer beside its weights")
+    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise DataError(f"{folder}: no weights: a model's folder has a model.safetensors")
+    try:
+        AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: config.json is of no encoder that transformers knows: {error}") from error
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
         with file.open("rb") as content:

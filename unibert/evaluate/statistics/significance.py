@@ -63,7 +63,9 @@ def welch(ours: Sequence[float], theirs: Sequence[float], *, level: float = LEVE
     """
     a, b = np.asarray(ours, float), np.asarray(theirs, float)
     if not a.size or not b.size:
-        raise DataError(f"Welch's test compares two groups of models, and they have {a.size} and {b.size} scores")
+        raise DataError(
+            f"Welch's test compares two groups of models, and these have {a.size} and {b.size}: name others"
+        )
     value = float(a.mean() - b.mean())
     scatter = max(np.ptp(a), np.ptp(b)) > 1e-12 * max(np.abs(a).max(), np.abs(b).max())
     if min(a.size, b.size) < 2:
