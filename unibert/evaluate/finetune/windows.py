@@ -83,7 +83,7 @@ class Windows:
         return [window for i, example in enumerate(examples) for window in make(i, example, head, number)]
 
     def _tagged(self, index: int, example: Sentence, head: Head, number: dict[str, int]) -> Iterator[Window]:
-        pieces = self._tokenizer(list(example.words), is_split_into_words=True, add_special_tokens=False)
+        pieces = self._tokenizer(list(example.words), is_split_into_words=True, add_special_tokens=False, verbose=False)
         words = pieces.word_ids()
         ids: list[int] = pieces["input_ids"]
         room, start = self._max - 2, 0
@@ -111,7 +111,7 @@ class Windows:
             past = [text for turn in turns for text in turn] if self._settings.history else []
         third = max(1, (self._max - 3) // 3)  # a question takes a third of a row at most
         asked = [self._ids(text)[:third] for text in (example.question, *past)]
-        pieces = self._tokenizer(example.context, add_special_tokens=False, return_offsets_mapping=True)
+        pieces = self._tokenizer(example.context, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = pieces["input_ids"], pieces["offset_mapping"]
         room = self._max - 3 - max(map(len, asked))
         for start in window_starts(len(ids), room=room, stride=min(self._settings.stride, room // 2)):
@@ -125,7 +125,7 @@ class Windows:
             yield Window(index, tuple(rows), _answer(example, marks), marks)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
     def _row(self, first: list[int], second: list[int] | None = None, *, places: Sequence[int]) -> Row:
         ids = [self._cls, *first, self._sep]
