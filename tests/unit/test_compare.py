@@ -95,6 +95,15 @@ def test_languages_that_a_model_lacks_are_left_out_of_all():
     assert set(groups) == {"Arabic", "Latin", "other"}
 
 
+def test_nothing_is_relative_to_nothing():
+    tests = [row("a", "de", [1, 0, 1]), row("b", "de", [0, 0, 1])]
+    tests += [row("a", "de", [1, 0, 1], task="qa"), row("b", "de", [0, 0, 0], task="qa")]
+    found = analyse(tests, reference="b", resamples=50)
+    assert list(found.against["a"].by_column) == ["nli zero-shot"]
+    assert found.against["a"].mean.value == pytest.approx(100)
+    assert any("qa zero-shot against b" in line for line in found.left_out)
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(DataError, match="different examples"):
         analyse([row("a", "de", [1, 0]), row("b", "de", [1, 0], data="other")])

@@ -202,6 +202,15 @@ def _against(found: Analysis, cells: Mapping[str, Mapping[str, Mapping[str, Cell
     def of(model: str) -> dict[str, list[Cell]]:
         return {column: [those[model] for those in by.values()] for column, by in cells.items()}
 
+    for column in list(cells):
+        value = float(np.mean([those[found.reference].value for those in cells[column].values()]))
+        if value <= 0:
+            found.left_out.append(
+                f"{column} against {found.reference}: it scores {value:.4f}, to which nothing relates"
+            )
+            cells = {other: by for other, by in cells.items() if other != column}
+    if not cells:
+        return
     base, raw = of(found.reference), {}
     flat = [one.value for column in base.values() for one in column]
     for model in found.models:

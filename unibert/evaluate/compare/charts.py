@@ -38,7 +38,7 @@ def heatmap(found: Analysis, path: Path) -> Path:
 
 def improvements(found: Analysis, path: Path) -> Path:
     """Relative improvement over the reference, per column and in the mean, with the bootstrap's 95 % interval."""
-    groups = [*found.columns, "mean"]
+    groups = [*next(iter(found.against.values())).by_column, "mean"]
     models = list(found.against)
     with style.context():
         height = 1.6 + 0.26 * len(groups) * (len(models) + 0.6)

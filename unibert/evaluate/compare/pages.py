@@ -82,13 +82,14 @@ def _means(found: Analysis) -> list[list[str]]:
 
 
 def _improvements(found: Analysis) -> list[list[str]]:
-    head = ["model", *found.columns, "mean, %", "p bootstrap", "p paired t", "p Wilcoxon"]
+    columns = list(next(iter(found.against.values())).by_column)
+    head = ["model", *columns, "mean, %", "p bootstrap", "p paired t", "p Wilcoxon"]
     return [
         head,
         *(
             [
                 model,
-                *(_signed(against.by_column[column]) for column in found.columns),
+                *(_signed(against.by_column[column]) for column in columns),
                 _signed(against.mean),
                 *(_p(against.adjusted[test]) for test in ("bootstrap", "paired_t", "wilcoxon")),
             ]
