@@ -53,7 +53,9 @@ def usage(name: str, kind: type) -> str:
 def value_of(default: Any) -> str:
     if default is False:
         return ""
-    return " ..." if default is None or default is MISSING else f" {default}"
+    if isinstance(default, tuple) and default:
+        return " " + " ".join(map(str, default))
+    return " ..." if default in (None, "", ()) or default is MISSING else f" {default}"
 
 
 def exit_codes() -> str:

@@ -227,20 +227,101 @@ class Entities:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate teacher, student and the student before training on held-out text; write report/."""
+    """Evaluate a RECIPE's run on held-out text and write its report/; or, with --tasks, MODELs on labelled tasks.
 
-    recipe: RecipeName
-    """A recipe's name, or the path of a TOML file."""
+    With --tasks each (model, task, language, seed) becomes a row of a results file, which `unibert report` shows. What
+    is there is not measured again: stop it whenever you like, and run it again with other models or tasks.
+    """
+
+    what: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """A recipe's name or the path of a TOML file; with --tasks: Hugging Face folders, run folders or names on the hub,
+    NAME=PATH to choose what one is called."""
     force: bool = False
-    """Measure again what has been measured."""
+    """Measure again what has been measured (of a recipe's run)."""
     remove_language: int | None = None
     """Also give retrieval and probe without so many directions of each language (LIR's rank, as 1)."""
+    tasks: str = ""
+    """Some of ner, nli, qa, conversational_qa, sts, retrieval, with commas between."""
+    data: Path = Path("data/evaluation")
+    """Folder of labelled files: a folder below it for each set (ner, xnli, xquad, stsb, tatoeba, ...)."""
+    results: Path = Path("results.jsonl")
+    """The results file, begun or continued."""
+    seeds: int = 3
+    """Seeds of fine-tuning."""
+    source: str = "en"
+    """Language that is trained on."""
+    mode: Literal["zero-shot", "translate-train", "code-switch"] = "zero-shot"
+    """What is trained on: the source language; all that have training files; or both parts of an example in two."""
+    rates: tuple[float, ...] = (2e-5, 5e-5)
+    """Learning rates; of several the best on the source's dev set."""
+    epochs: int = 3
+    """Passes over the training examples."""
+    batch: int = 32
+    """Examples a step."""
+    max_tokens: int = 256
+    """Longest row; longer contexts are read in windows."""
+    limit: int | None = None
+    """Most examples of each language and split."""
+    split_source: bool = False
+    """Cut the source's labelled examples into train, dev and test where a task has no training file."""
+
+    @property
+    def recipe(self) -> str | None:
+        """The recipe, when it is about one."""
+        return None if self.tasks or len(self.what) != 1 else self.what[0]
 
     def run(self, overrides: Sequence[str]) -> None:
-        recipe = load_recipe(self.recipe, overrides)
-        from unibert.evaluate import run
+        if self.tasks:
+            self._judge(overrides)
+        elif self.recipe is None:
+            raise ConfigError("several models need --tasks: say on which, as in --tasks ner,nli")
+        else:
+            recipe = load_recipe(self.recipe, overrides)
+            from unibert.evaluate import run
 
         run(recipe, force=self.force, remove_language=self.remove_language)
+
+    def _judge(self, overrides: Sequence[str]) -> None:
+        _no_overrides(overrides)
+        if not self.what:
+            raise ConfigError("name at least one model")
+        from unibert.evaluate.finetune.run import judge, settings_of
+
+        settings = settings_of(
+            source=self.source,
+            mode=self.mode,
+            learning_rates=self.rates,
+            epochs=self.epochs,
+            batch=self.batch,
+            max_tokens=self.max_tokens,
+            limit=self.limit,
+            split_source=self.split_source,
+        )
+        judge(self.what, self.tasks.split(","), self.data, self.results, seeds=self.seeds, settings=settings)
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Join results files into one page: tables, charts, and what is significant (Markdown, JSON, LaTeX, PNG)."""
+
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Results files of `unibert evaluate MODEL... --tasks ...`."""
+    out: Path = Path("report")
+    """Folder to write."""
+    reference: str | None = None
+    """The model that improvements are relative to."""
+    ours: tuple[str, ...] = ()
+    """Models that are compared, as a group, with the others."""
+    resamples: int = 1000
+    """Of each bootstrap."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        _no_overrides(overrides)
+        if not self.results:
+            raise ConfigError("name at least one results file")
+        from unibert.evaluate.compare.report import write_report
+
+        write_report(self.results, self.out, reference=self.reference, ours=self.ours, resamples=self.resamples)
 
 
 @dataclass(frozen=True)
@@ -279,6 +360,7 @@ COMMANDS: dict[str, type[Any]] = {
     "plan": PlanCommand,
     "train": Train,
     "evaluate": Evaluate,
+    "report": ReportCommand,
     "export": Export,
     "entities": Entities,
     "summary": Summary,

@@ -1,0 +1,202 @@
+"""Labelled files: what published formats hold is read, and what is wrong is refused with file, line and fix."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.small_labelled import make_labelled, squad
+from unibert.errors import DataError
+from unibert.evaluate.finetune.plan import make_plan, switched
+from unibert.evaluate.finetune.settings import Settings
+from unibert.evaluate.statistics.scores import score
+from unibert.evaluate.tasks import TASKS
+from unibert.evaluate.tasks.names import file_name
+from unibert.evaluate.tasks.nli import Pair
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    return make_labelled(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "languages"),
+    [
+        ("stsb/stsb-de-test.csv", "test", ("de",)),
+        ("xnli/xnli.dev.ko.tsv", "dev", ("ko",)),
+        ("ner/swa/train.txt", "train", ("sw",)),
+        ("ner/pcm/test.txt", "test", ("pcm",)),
+        ("mlqa/dev/dev-context-en-question-de.json", "dev", ("en", "de")),
+        ("conll/eng.testb", "test", ("en",)),
+        ("conll/esp.testa", "dev", ("es",)),
+        ("squad/train-v1.1.json", "train", ()),
+        ("tatoeba/tatoeba.cmn-eng.cmn", "test", ("zh", "en", "zh")),
+        ("sts17/STS.input.track4a.es-en.txt", "test", ("es", "en")),
+        ("xquad/xquad.zh.json", "test", ("zh",)),
+    ],
+)
+def test_names_say_split_and_languages(path, split, languages):
+    found = file_name(Path("data") / path, folder=Path("data"))
+    assert (found.split, found.languages, found.set) == (split, languages, path.partition("/")[0])
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_every_task_reads_its_files_and_perfect_predictions_score_one(labelled, name):
+    task = TASKS[name]
+    plan = make_plan(task, labelled, settings=Settings(), tuned=task.head != "none")
+    languages = [place[2] for place in plan.tests]
+    assert languages == (["de", "ru"] if name == "retrieval" else ["de", "en", "ru"])
+    perfect = {
+        "ner": lambda e: e.tags,
+        "nli": lambda e: e.label,
+        "qa": lambda e: e.answers[0][0],
+        "conversational_qa": lambda e: e.answers[0][0] if e.answers else "",
+        "sts": lambda e: float(e.label),
+        "retrieval": lambda e: [1, 1, 1, 1],
+    }[name]
+    for of, _, language, examples in plan.tests:
+        found = task.measure(examples, [perfect(example) for example in examples], of=of, language=language)
+        assert task.metric in found
+        assert all(score(one.kind, one.rows) == pytest.approx(1) for one in found.values())
+    if task.head == "none":
+        return
+    assert plan.train and plan.dev and plan.source == "en"
+    assert make_plan(task, labelled, settings=Settings(mode="translate-train")).source == "de+en"
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+NLI = "premise\thypothesis\tlabel\n"
+WRONG = [
+    ("ner", "ner/en/test.txt", "a O\nb PER\n", r"test.txt:2: 'PER' is not an IOB2 tag; write"),
+    ("ner", "ner/en/test.txt", "a O\n\nb\n", r"test.txt:3: one column"),
+    ("nli", "nli/test.en.tsv", NLI + "a\tb\tmaybe\n", r"test.en.tsv:2: label 'maybe'; write one of"),
+    ("nli", "nli/test.en.tsv", NLI + "a\tb\n", r"test.en.tsv:2: 2 columns, and 3"),
+    ("nli", "nli/test.en.tsv", "premise\tlabel\na\tneutral\n", r"test.en.tsv:2: no column hypothesis or .*name it"),
+    ("nli", "nli/test.en.tsv", NLI + "a\t \tneutral\n", r"test.en.tsv:2: a text of the pair is empty"),
+    ("nli", "nli/test.en.jsonl", "{}\n[1]\n", r"test.en.jsonl:1: no column label"),
+    ("sts", "stsb/stsb-en-test.csv", "a,b,1\na,b,high\n", r"test.csv:2: score 'high' is no number"),
+    ("sts", "stsb/stsb-en-test.csv", "a,b,c,1\na,b,1\n", r"test.csv:1: 4 columns, and 3"),
+    ("qa", "xquad/xquad.en.json", '{"data": [\n}', r"xquad.en.json:2: not JSON"),
+    ("qa", "xquad/xquad.en.json", '{"data": [{"title": 1}]}', r"no 'paragraphs'; SQuAD's form"),
+    ("retrieval", "tatoeba/tatoeba.deu-eng.deu", "a\nb\n", r"its other side is not beside it"),
+]
+
+
+@pytest.mark.parametrize(("task", "name", "text", "message"), WRONG)
+def test_bad_files_are_refused_with_their_place(tmp_path, task, name, text, message):
+    write(tmp_path, name, text)
+    with pytest.raises(DataError, match=message):
+        TASKS[task].read(tmp_path)
+
+
+def test_answers_must_stand_where_they_say(tmp_path):
+    document = squad("en", random.Random(0), 4)
+    question = document["data"][1]["paragraphs"][0]["qas"][0]
+    question["answers"][0]["answer_start"] += 1
+    path = write(tmp_path, "xquad/xquad.en.json", json.dumps(document, indent=1))
+    line = next(i for i, text in enumerate(path.read_text().split("\n"), 1) if '"1-0"' in text)
+    with pytest.raises(DataError, match=rf"xquad.en.json:{line}: question 1-0: .* it is at \d+"):
+        TASKS["qa"].read(tmp_path)
+    question["answers"][0]["text"] = "nowhere"
+    write(tmp_path, "xquad/xquad.en.json", json.dumps(document, indent=1))
+    with pytest.raises(DataError, match="does not hold it"):
+        TASKS["qa"].read(tmp_path)
+
+
+def test_wrong_encodings_and_sides(tmp_path):
+    path = write(tmp_path, "ner/en/test.txt", "a O\n")
+    path.write_bytes(b"a O\nb\xff O\n")
+    with pytest.raises(DataError, match=r"test.txt:2: not UTF-8"):
+        TASKS["ner"].read(tmp_path)
+    write(tmp_path, "tatoeba/tatoeba.deu-eng.deu", "a\nb\n")
+    write(tmp_path, "tatoeba/tatoeba.deu-eng.eng", "a\n")
+    with pytest.raises(DataError, match=r"deu:2: 2 lines, and .* has 1"):
+        TASKS["retrieval"].read(tmp_path)
+    with pytest.raises(DataError, match="sts: no labelled files: put them into"):
+        TASKS["sts"].read(tmp_path)
+
+
+def test_plans_refuse_what_cannot_be_learnt(tmp_path):
+    write(tmp_path, "nli/test.en.tsv", NLI + "".join(f"a{i}\tb\tneutral\n" for i in range(60)))
+    with pytest.raises(DataError, match=r"no training examples in 'en' .*--split-source"):
+        make_plan(TASKS["nli"], tmp_path, settings=Settings())
+    with pytest.raises(DataError, match=r"all .* examples of training have the label 'neutral'"):
+        make_plan(TASKS["nli"], tmp_path, settings=Settings(split_source=True))
+    write(tmp_path, "ner/en/train.txt", "\n\n".join(["a B-PER"] * 30))
+    write(tmp_path, "ner/de/test.txt", "a B-GENE\n")
+    with pytest.raises(DataError, match="labelled alike"):
+        make_plan(TASKS["ner"], tmp_path, settings=Settings())
+
+
+def test_split_source_measures_nothing_that_was_trained_on(tmp_path):
+    for code in ("en", "de"):
+        write(tmp_path, f"xquad/xquad.{code}.json", json.dumps(squad(code, random.Random(code), 80)))
+    plan = make_plan(TASKS["qa"], tmp_path, settings=Settings(split_source=True))
+    used = {example.group for example in (*plan.train, *plan.dev)}
+    assert plan.source == "en (split)" and len(plan.train) > len(plan.dev) > 0
+    for _, _, _, examples in plan.tests:
+        assert examples and not used & {example.group for example in examples}
+
+
+def test_several_forms_of_one_task(tmp_path):
+    wide = "label\tsentence1_en\tsentence2_en\tsentence1_ur\tsentence2_ur\nneutral\ta\tb\tc\td\n"
+    write(tmp_path, "nli/test.en-ur.tsv", wide)
+    write(tmp_path, "nli/americas.dev.tsv", "id\tlanguage\tpremise\thypothesis\tlabel\n1\tquy\te\tf\tentailment\n")
+    write(tmp_path, "nli/xnli.test.fr.jsonl", '{"premise": "g", "hypothesis": "h", "label": 2}\n')
+    write(tmp_path, "nli/multinli.train.de.tsv", "premise\thypo\tlabel\ni\tj\tcontradictory\nk\tl\t-\n")
+    found = TASKS["nli"].read(tmp_path)
+    assert {code: (e.first, e.second, e.label) for code, (e,) in found.of("test").items()} == {
+        "en": ("a", "b", "neutral"),
+        "ur": ("c", "d", "neutral"),
+        "fr": ("g", "h", "contradiction"),
+    }
+    assert [e.label for e in found.of("train")["de"]] == ["contradiction"]
+    assert [place[:3] for place in found.tests(source="en")][-1] == ("nli", "test", "ur")
+    assert ("nli", "dev", "quy") in [place[:3] for place in found.tests(source="en")]
+    write(tmp_path, "sts17/STS.input.track4a.es-en.txt", "a\tb\n")
+    write(tmp_path, "sts17/STS.gs.track4a.es-en.txt", "3.5\n")
+    write(tmp_path, "sts22/test.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1, "lang": "de-en"}\n')
+    assert {c: e[0].label for c, e in TASKS["sts"].read(tmp_path).of("test").items()} == {"es+en": "3.5", "de+en": "1"}
+    write(tmp_path, "panx/en/test.txt", "en:Ann\tB-PER\nen:x:y\tO\n")
+    assert TASKS["ner"].read(tmp_path).of("test")["en"][0].words == ("Ann", "x:y")
+
+
+def test_coqa(tmp_path):
+    story = "Ann has a cat. It is red."
+    said = [("a cat", 8, 13), ("red", 21, 24), ("unknown", -1, -1)]
+    answers = [{"input_text": text, "span_start": a, "span_end": b, "span_text": ""} for text, a, b in said]
+    part = {"id": "s", "story": story, "questions": [{"input_text": f"q{i}"} for i in range(3)], "answers": answers}
+    write(tmp_path, "coqa/dev.json", json.dumps({"data": [part]}))
+    first, second, third = TASKS["conversational_qa"].read(tmp_path).of("dev")["en"]
+    assert first.answers == (("a cat", 8),) and second.history == (("q0", "a cat"),)
+    assert not third.answers and len(third.history) == 2
+
+
+def test_code_switching_mixes_sides():
+    def pair(code, number):
+        return Pair(str(number), str(number), f"{code}-first", f"{code}-second", "neutral")
+
+    mixed = switched({code: [pair(code, i) for i in range(200)] for code in ("en", "de", "ru")}, pivot="en")
+    seen = {(example.first[:2], example.second[:2]) for example in mixed}
+    assert seen == {("en", "de"), ("de", "en"), ("en", "ru"), ("ru", "en")} and len(mixed) == 200
+    with pytest.raises(DataError, match="other languages"):
+        switched({"en": [pair("en", 0)]}, pivot="en")
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled data beside the project is not there")
+def test_real_files_are_read():
+    for name in ("ner", "nli", "qa", "sts", "retrieval"):
+        for _, _, _, examples in TASKS[name].read(SHARED).tests(source="en"):
+            assert len(examples) > 100 and not re.search(r"^\s*$", examples[0].id)

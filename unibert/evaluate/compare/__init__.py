@@ -1,0 +1,1 @@
+"""`unibert report`: results of any number of models on one page, with what is significant and what is not."""

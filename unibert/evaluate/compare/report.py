@@ -1,0 +1,44 @@
+"""Results files to a folder with report.md, report.json, report.tex and charts; TensorBoard when asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from unibert.data.lines import atomic, say
+from unibert.evaluate.compare import charts
+from unibert.evaluate.compare.analysis import Analysis, analyse
+from unibert.evaluate.compare.pages import as_json, latex, markdown
+from unibert.evaluate.results_file import read_results
+
+
+def write_report(
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    reference: str | None = None,
+    ours: Sequence[str] = (),
+    resamples: int = 1000,
+) -> Analysis:
+    """Join results files and write the report into a folder.
+
+    Raises:
+        DataError: nothing that can be compared.
+    """
+    found = analyse(
+        [row for path in files for row in read_results(path)], reference=reference, ours=ours, resamples=resamples
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [("Languages and models", charts.heatmap(found, folder / "heatmap.png"))]
+    if found.against:
+        drawn.append(("Relative improvement", charts.improvements(found, folder / "improvement.png")))
+    with atomic(folder / "report.json") as file:
+        file.write(json.dumps(as_json(found), ensure_ascii=False, indent=1) + "\n")
+    with atomic(folder / "report.tex") as file:
+        file.write(latex(found))
+    with atomic(folder / "report.md") as file:
+        named = [(title, path.name) for title, path in drawn]
+        file.write(markdown(found, charts=named, files=[path.name for path in files]))
+    say(f"report: {folder / 'report.md'}")
+    return found

@@ -1,0 +1,97 @@
+"""Fine-tuning itself: plain AdamW in one process, the same numbers from the same seed on the same machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unibert.errors import NumericsError
+from unibert.evaluate.finetune.decoding import decode
+from unibert.evaluate.finetune.heads import TaskModel, collate
+from unibert.evaluate.finetune.settings import Settings
+from unibert.evaluate.finetune.windows import Window
+
+
+def fit(
+    model: TaskModel, windows: Sequence[Window], *, rate: float, seed: int, settings: Settings, padding: int
+) -> float:
+    """Train in place and return the mean loss of the last epoch.
+
+    AdamW; the rate rises over `warmup_fraction` of the steps, then falls linearly to 0; gradients have norm 1 at most.
+
+    Raises:
+        NumericsError: the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=rate
+    )
+    steps = settings.epochs * -(-len(windows) // settings.batch)
+    warm = max(1, round(settings.warmup_fraction * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
+    )
+    order = torch.Generator().manual_seed(seed)
+    model.train()
+    losses: list[float] = []
+    for _ in range(settings.epochs):
+        losses.clear()
+        for chosen in torch.randperm(len(windows), generator=order).split(settings.batch):
+            batch = collate([windows[i] for i in chosen.tolist()], padding=padding).to(device)
+            with _precision(settings, device):
+                loss = model.loss(batch)
+            if not torch.isfinite(loss):
+                raise NumericsError(f"fine-tuning: the loss is {loss.item()} at rate {rate}: leave that rate out")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+@torch.no_grad()
+def predict(
+    model: TaskModel,
+    windows: Sequence[Window],
+    examples: Sequence[Any],
+    *,
+    labels: Sequence[str],
+    settings: Settings,
+    padding: int,
+    may_be_empty: bool,
+) -> list[Any]:
+    """One prediction an example; rows of like length are read together."""
+    model.eval()
+    device = next(model.parameters()).device
+    outputs: list[Tensor] = [torch.empty(0)] * len(windows)
+    order = sorted(range(len(windows)), key=lambda i: -max(len(row.ids) for row in windows[i].rows))
+    for start in range(0, len(order), settings.batch):
+        chosen = order[start : start + settings.batch]
+        batch = collate([windows[i] for i in chosen], padding=padding).to(device)
+        with _precision(settings, device):
+            out = model(batch).float().cpu()
+        for i, row in zip(chosen, out, strict=True):
+            outputs[i] = row
+    return decode(
+        outputs,
+        windows,
+        examples,
+        head=model.head,
+        labels=labels,
+        answer_tokens=settings.answer_tokens,
+        may_be_empty=may_be_empty,
+    )
+
+
+def _precision(settings: Settings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if settings.precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,129 @@
+"""The results file: one JSON line for each (model, task, set, language, seed, way), never measured twice.
+
+A row's key is a hash of all that its numbers depend on. Who measures asks `Results.has(key)` first, so a command that
+was stopped goes on where it was, and a file can be continued with other models, tasks, languages and seeds. A line is
+appended whole; one that was cut off by a crash is left out when reading, and measured again. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unibert.errors import DataError
+from unibert.evaluate.statistics.bootstrap import Cell
+
+VERSION = 1
+"""Goes up when measuring changes, so that rows are made anew."""
+
+
+class ResultRow(BaseModel):
+    """What one model scored in one language of one set, with one seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    purpose: str
+    """test, or tuning: a learning rate tried on the source's dev set."""
+    model: str
+    task: str
+    set: str
+    split: str
+    language: str
+    seed: int
+    way: str
+    """zero-shot, translate-train, code-switch, or untuned."""
+    source: str
+    """What was trained on, and how it was cut: "en", "en (split)"; empty when untuned."""
+    metric: str
+    kind: str
+    """How the examples' rows make the metric (statistics.scores.KINDS)."""
+    values: dict[str, float]
+    """Every metric of the task, `metric` among them."""
+    rows: list[list[float]]
+    """What each example left, of `metric`."""
+    ids: str
+    """Fingerprint of the ids of the examples."""
+    data: str
+    """Fingerprint of the examples: rows compare only when it is the same."""
+    learning_rate: float | None
+    parameters: int
+    parameters_without_embeddings: int
+    seconds: float
+    """Of measuring this language; the training's are in its first."""
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """Task, set, way and language: what is compared between models."""
+        return self.task, self.set, self.way, self.language
+
+
+def key_of(**facts: Any) -> str:
+    """A hash of facts that JSON can hold."""
+    text = json.dumps({"version": VERSION, **facts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class Results:
+    """A results file, open for going on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[ResultRow] = []
+        if path.exists():
+            self.rows = read_results(path)
+            whole = path.read_bytes().rpartition(b"\n")[0]
+            with path.open("r+b") as file:  # what a crash left of a last line goes, before others follow it
+                file.truncate(len(whole) + 1 if whole else 0)
+        self._by_key = {row.key: row for row in self.rows}
+
+    def get(self, key: str) -> ResultRow | None:
+        """The row of a key, when it has been measured."""
+        return self._by_key.get(key)
+
+    def add(self, row: ResultRow) -> None:
+        """Append a row, whole and at once."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.write(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
+        self.rows.append(row)
+        self._by_key[row.key] = row
+
+
+def read_results(path: Path) -> list[ResultRow]:
+    """The rows of a results file; a last line that was cut off is left out.
+
+    Raises:
+        DataError: no such file, or a damaged line before the last.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); make one with unibert evaluate MODEL --tasks ..."
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(ResultRow.model_validate(orjson.loads(line)))
+        except (ValueError, ValidationError) as error:
+            if number < len(lines) and line.strip():
+                raise DataError(f"{path}:{number}: not a row of results ({error}); remove the line") from error
+    return rows
+
+
+def cell(rows: Iterable[ResultRow]) -> Cell:
+    """The rows of one model and place, one a seed, as the statistics want them."""
+    several = sorted(rows, key=lambda row: row.seed)
+    return Cell(
+        several[0].kind,
+        tuple(np.array(row.rows, float) for row in several),
+        f"{several[0].set}:{several[0].ids}",
+    )

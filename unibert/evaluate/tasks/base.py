@@ -1,0 +1,250 @@
+"""A task: labelled files to examples by language, the head it needs, and what predictions are worth.
+
+One file a task. Everything is read and checked before any training, and what is wrong is refused with file, line and
+fix. `read` gives examples by (set, split, language); a set is a folder below the data folder, so that XQuAD and MLQA
+are kept apart. What an example leaves for a score is a row of numbers (statistics/scores.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from unibert.data.lines import stable_hash
+from unibert.errors import DataError
+from unibert.evaluate.tasks.names import FileName, labelled_files
+
+Head = Literal["tokens", "classes", "value", "span", "conversation", "none"]
+ENGLISH = "en"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What all examples have. The ids of translations of one example are the same where the set is parallel."""
+
+    id: str
+    group: str
+    """What must not be on both sides of a cut: the article, the premise."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of a model on the examples of one language: rows [N, K] of a kind of scores.KINDS."""
+
+    kind: str
+    rows: np.ndarray
+
+
+Examples = dict[str, dict[str, list[Any]]]
+"""split -> language -> examples."""
+
+
+@dataclass
+class Labelled:
+    """All that a task found: set -> split -> language -> examples."""
+
+    sets: dict[str, Examples] = field(default_factory=dict)
+
+    def add(self, name: FileName, language: str, example: Example) -> None:
+        """Take one more example."""
+        self.sets.setdefault(name.set, {}).setdefault(name.split, {}).setdefault(language, []).append(example)
+
+    def of(self, split: str) -> dict[str, list[Any]]:
+        """language -> examples of a split, of all sets together."""
+        together: dict[str, list[Any]] = {}
+        for splits in self.sets.values():
+            for language, examples in splits.get(split, {}).items():
+                together.setdefault(language, []).extend(examples)
+        return together
+
+    def tests(self, *, source: str) -> Iterator[tuple[str, str, str, list[Any]]]:
+        """(set, split, language, examples) of what is measured: test, or dev in a language that has no test.
+
+        Not the source's dev: a learning rate is chosen on it.
+        """
+        for name, splits in self.sets.items():
+            test, dev = splits.get("test", {}), splits.get("dev", {})
+            for language in sorted({*test, *dev} - ({source} - set(test))):
+                yield (
+                    (name, "test", language, test[language])
+                    if language in test
+                    else (
+                        name,
+                        "dev",
+                        language,
+                        dev[language],
+                    )
+                )
+
+
+class Task(ABC):
+    """What a task is. Subclasses give the class variables and the three methods."""
+
+    name: ClassVar[str]
+    sets: ClassVar[tuple[str, ...]]
+    """Folders below the data folder that hold it."""
+    head: ClassVar[Head]
+    metric: ClassVar[str]
+    """The metric that is compared, of those `measure` gives."""
+
+    def read(self, folder: Path) -> Labelled:
+        """Every labelled file of the task below a data folder.
+
+        Raises:
+            DataError: there is none, or one cannot be read; it names file, line and fix.
+        """
+        found = Labelled()
+        for name in labelled_files(folder, self.sets):
+            for language, example in self.read_file(name):
+                found.add(name, language, example)
+        if not found.sets:
+            wanted = ", ".join(f"{folder / name}/" for name in self.sets)
+            raise DataError(f"{self.name}: no labelled files: put them into one of {wanted} or leave the task out")
+        return found
+
+    @abstractmethod
+    def read_file(self, name: FileName) -> Iterable[tuple[str, Example]]:
+        """(language, example) of one file."""
+
+    @abstractmethod
+    def measure(
+        self, examples: Sequence[Any], predictions: Sequence[Any], *, of: str, language: str
+    ) -> dict[str, Measured]:
+        """Metric -> rows, from as many predictions as examples; `of` is the set."""
+
+    def labels(self, examples: Sequence[Any]) -> list[str]:
+        """The classes of training examples, in the order of the head's outputs; none for other heads."""
+        return []
+
+
+def split_source(found: Labelled, *, source: str) -> Labelled:
+    """For a task without training data: 60 % of the source's examples to train on, 20 % for dev and 20 % for test.
+
+    The cut is by a hash of the group. Translations share it where a set is parallel, and in no language is anything
+    measured of which the source's version was trained on or looked at.
+    """
+    cut = Labelled()
+    for name, splits in found.sets.items():
+        for split, languages in splits.items():
+            used = {example.group for example in languages.get(source, ())}
+            for language, examples in languages.items():
+                for example in examples:
+                    is_used = example.group in used
+                    part = _PARTS[stable_hash(f"{name}:{example.group}") % len(_PARTS)] if is_used else split
+                    if part == "test" or language == source or not is_used:
+                        cut.add(FileName(Path(), name, part, ()), language, example)
+    return cut
+
+
+_PARTS = ("train", "train", "train", "dev", "test")
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 of examples, whole: other examples, or the same in another order, have another one."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr(example).encode())
+    return digest.hexdigest()[:16]
+
+
+def ids_fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 of the ids: the same for the translations of a parallel test set."""
+    return hashlib.sha256("\n".join(example.id for example in examples).encode()).hexdigest()[:16]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def text_of(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not UTF-8; write the file again in UTF-8") from error
+
+
+def json_of(path: Path) -> Any:
+    """A JSON document.
+
+    Raises:
+        DataError: with file and line.
+    """
+    try:
+        return json.loads(text_of(path))
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise DataError(f"{path}:{line}: not JSON ({error}); fetch or write the file again") from error
+
+
+def line_of(path: Path, words: str) -> int:
+    """The first line of a file with these words; 1 when none has. For errors in a JSON document."""
+    before, found, _ = text_of(path).partition(words)
+    return before.count("\n") + 1 if found else 1
+
+
+def table(path: Path, *, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row by column) of JSON Lines, CSV or TSV (no quoting) with a header.
+
+    Args:
+        path: .jsonl, .csv, and everything else is TSV.
+        columns: of a file that has no header.
+
+    Raises:
+        DataError: a line that has other columns than the header.
+    """
+    lines = text_of(path).split("\n")
+    lines = [line.removesuffix("\r") for line in (lines[:-1] if not lines[-1] else lines)]
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                yield number, {str(key): value if isinstance(value, str) else str(value) for key, value in row.items()}
+            except (ValueError, AttributeError) as error:
+                raise DataError(f"{path}:{number}: not a JSON object; write one on each line") from error
+        return
+    if path.suffix == ".csv":
+        reader = csv.reader(lines)
+        rows = ((reader.line_num, row) for row in reader)
+    else:
+        rows = ((number, line.split("\t")) for number, line in enumerate(lines, 1))
+    header = list(columns)
+    for number, row in rows:
+        if not header:
+            header = row
+        elif len(row) != len(header):
+            fix = "a value must hold no tab" if path.suffix != ".csv" else "quote values that hold a comma"
+            raise DataError(f"{path}:{number}: {len(row)} columns, and {len(header)} were announced; {fix}")
+        else:
+            yield number, dict(zip(header, row, strict=True))
+
+
+def pick(row: Mapping[str, str], names: Sequence[str], *, path: Path, line: int) -> str:
+    """The first of these columns that a row has.
+
+    Raises:
+        DataError: it has none of them.
+    """
+    for name in names:
+        if name in row:
+            return row[name]
+    raise DataError(f"{path}:{line}: no column {' or '.join(names)}; there are {', '.join(row)}: name it in the header")
+
+
+def require_language(name: FileName) -> str:
+    """The language of a file with one; English when its name says none."""
+    return "+".join(dict.fromkeys(name.languages)) or ENGLISH

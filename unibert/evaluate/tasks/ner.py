@@ -1,0 +1,72 @@
+"""Named entities: CoNLL columns (word first, IOB2 tag last, blank line after a sentence), WikiANN/PAN-X, MasakhaNER."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unibert.errors import DataError
+from unibert.evaluate.scorers.spans import span_counts
+from unibert.evaluate.tasks.base import Example, Measured, Task, require_language, text_of
+from unibert.evaluate.tasks.names import FileName
+
+_TAG = re.compile(r"O|[BI]-\S+")
+
+
+@dataclass(frozen=True)
+class Sentence(Example):
+    """Words and their tags."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+class Ner(Task):
+    """Span F1 of named entities, micro-averaged (seqeval's default; `strict_f1` is its strict mode for IOB2)."""
+
+    name = "ner"
+    sets = ("ner", "wikiann", "panx", "masakhaner", "conll")
+    head = "tokens"
+    metric = "f1"
+
+    def read_file(self, name: FileName) -> Iterator[tuple[str, Sentence]]:
+        language = require_language(name)
+        words: list[str] = []
+        tags: list[str] = []
+        count = 0
+        for number, line in enumerate([*text_of(name.path).split("\n"), ""], 1):
+            if line.strip() and not line.startswith("-DOCSTART-"):
+                word, tag = _columns(name, number, line.rstrip("\r"))
+                words.append(word)
+                tags.append(tag)
+            elif words:
+                yield language, Sentence(str(count), str(count), tuple(words), tuple(tags))
+                words, tags, count = [], [], count + 1
+
+    def measure(
+        self, examples: Sequence[Sentence], predictions: Sequence[Sequence[str]], *, of: str, language: str
+    ) -> dict[str, Measured]:
+        found = {}
+        for metric, strict in (("f1", False), ("strict_f1", True)):
+            pairs = zip(predictions, examples, strict=True)
+            rows = [span_counts(predicted, example.tags, strict=strict) for predicted, example in pairs]
+            found[metric] = Measured("f1", np.array(rows, float))
+        return found
+
+    def labels(self, examples: Sequence[Sentence]) -> list[str]:
+        return sorted({tag for example in examples for tag in example.tags} | {"O"})
+
+
+def _columns(name: FileName, number: int, line: str) -> tuple[str, str]:
+    """Word and tag; PAN-X writes its language before each word ("en:word")."""
+    columns = line.split("\t") if "\t" in line else line.split(" ")
+    if len(columns) < 2:
+        raise DataError(f"{name.path}:{number}: one column, {line!r}; write the word, a tab or a space, and its tag")
+    word, tag = columns[0], columns[-1].strip()
+    if not _TAG.fullmatch(tag):
+        raise DataError(f"{name.path}:{number}: {tag!r} is not an IOB2 tag; write O, B-TYPE or I-TYPE")
+    before, colon, after = word.partition(":")
+    return (after if colon and after and before in name.path.parts[-2:] else word), tag

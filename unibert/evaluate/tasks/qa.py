@@ -1,0 +1,111 @@
+"""Questions on a text: SQuAD 1.1 and 2.0, XQuAD and MLQA, all in SQuAD's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unibert.errors import DataError
+from unibert.evaluate.scorers.answers import Style, answer_f1, exact_match
+from unibert.evaluate.tasks.base import Example, Measured, Task, json_of, line_of, require_language
+from unibert.evaluate.tasks.names import FileName
+
+
+@dataclass(frozen=True)
+class Question(Example):
+    """A question, its context, and gold answers as (text, first character); none when it has no answer."""
+
+    context: str
+    question: str
+    answers: tuple[tuple[str, int], ...]
+    history: tuple[tuple[str, str], ...] = ()
+    """Questions and answers before it in a conversation, the latest last."""
+    gold: tuple[str, ...] = ()
+    """Texts that count as right, where they are others than the spans: CoQA's."""
+
+
+class Qa(Task):
+    """Exact match and F1: MLQA's way in the folder mlqa, SQuAD's (and XQuAD's) elsewhere."""
+
+    name = "qa"
+    sets = ("qa", "squad", "xquad", "mlqa")
+    head = "span"
+    metric = "f1"
+
+    def read_file(self, name: FileName) -> Iterator[tuple[str, Question]]:
+        code = require_language(name)
+        for article_number, article in enumerate(articles(name.path)):
+            group = f"{name.split}:{article_number}"
+            for paragraph in field_of(article, "paragraphs", name.path):
+                context = field_of(paragraph, "context", name.path)
+                for asked in field_of(paragraph, "qas", name.path):
+                    answers = () if asked.get("is_impossible") else spans_of(asked, context, name.path)
+                    question = str(field_of(asked, "question", name.path)).strip()
+                    yield code, Question(str(asked.get("id")), group, context, question, answers)
+
+    def measure(
+        self, examples: Sequence[Question], predictions: Sequence[str], *, of: str, language: str
+    ) -> dict[str, Measured]:
+        style: Style = "mlqa" if of == "mlqa" else "squad"
+        return answer_rows(examples, predictions, style=style, language=language.partition("+")[0])
+
+
+def answer_rows(
+    examples: Sequence[Question], predictions: Sequence[str], *, style: Style, language: str
+) -> dict[str, Measured]:
+    """F1 and exact match of each example; where a set has unanswerable questions SQuAD 2.0's rule holds."""
+    no_answer = any(not example.answers for example in examples)
+    f1s, matches = [], []
+    for predicted, example in zip(predictions, examples, strict=True):
+        gold = example.gold or tuple(text for text, _ in example.answers) or ("",)
+        f1s.append(answer_f1(predicted, gold, language=language, style=style, no_answer=no_answer))
+        matches.append(exact_match(predicted, gold, language=language, style=style))
+    return {
+        metric: Measured("mean", np.array(values)[:, None])
+        for metric, values in (("f1", f1s), ("exact_match", matches))
+    }
+
+
+def articles(path: Path) -> list[Any]:
+    """The list `data` of a SQuAD-like document.
+
+    Raises:
+        DataError: there is none.
+    """
+    return field_of(json_of(path), "data", path)
+
+
+def field_of(part: Any, key: str, path: Path) -> Any:
+    """A key of a JSON object.
+
+    Raises:
+        DataError: it is missing.
+    """
+    if not isinstance(part, Mapping) or key not in part:
+        where = line_of(path, str(part.get("id", ""))) if isinstance(part, Mapping) and part.get("id") else 1
+        raise DataError(f"{path}:{where}: no {key!r}; SQuAD's form is data > paragraphs > context, qas > question")
+    return part[key]
+
+
+def spans_of(asked: Mapping[str, Any], context: str, path: Path) -> tuple[tuple[str, int], ...]:
+    """The answers of a question, each where it says it is in the context.
+
+    Raises:
+        DataError: the context has another text there.
+    """
+    spans = []
+    for answer in field_of(asked, "answers", path):
+        text, start = str(field_of(answer, "text", path)), int(field_of(answer, "answer_start", path))
+        if not text or context[start : start + len(text)] != text:
+            other = context.find(text) if text else -1
+            fix = f"it is at {other}" if other >= 0 else "the context does not hold it: mend or remove the question"
+            raise DataError(
+                f"{path}:{line_of(path, str(asked.get('id')))}: question {asked.get('id')}: the answer {text!r} is not "
+                f"at answer_start {start} of its context; {fix}"
+            )
+        spans.append((text, start))
+    return tuple(spans)
