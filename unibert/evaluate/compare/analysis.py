@@ -211,7 +211,8 @@ def _against(found: Analysis, cells: Mapping[str, Mapping[str, Mapping[str, Cell
             cells = {other: by for other, by in cells.items() if other != column}
     if not cells:
         return
-    base, raw = of(found.reference), {}
+    base: Any = of(found.reference)
+    raw: dict[str, Any] = {}
     flat = [one.value for column in base.values() for one in column]
     for model in found.models:
         if model == found.reference:
@@ -228,7 +229,7 @@ def _against(found: Analysis, cells: Mapping[str, Mapping[str, Mapping[str, Cell
     corrected = [holm([raw[name][i].p for name in names]) for i in (1, 2, 3)]
     for place, name in enumerate(names):
         ps = {test: corrected[i][place] for i, test in enumerate(("bootstrap", "paired_t", "wilcoxon"))}
-        found.against[name] = AgainstReference(*raw[name], ps)
+        found.against[name] = AgainstReference(*raw[name], adjusted=ps)
     if found.ours:
         mine = [found.against[name].mean.value for name in names if name in found.ours]
         rest = [found.against[name].mean.value for name in names if name not in found.ours]

@@ -26,7 +26,7 @@ def heatmap(found: Analysis, path: Path) -> Path:
         image = ax.imshow(values, aspect="auto", cmap="YlGnBu", vmin=0, vmax=max(100.0, values.max()))
         for y, row in enumerate(values):
             for x, value in enumerate(row):
-                dark = image.norm(value) > 0.6
+                dark = float(image.norm(value)) > 0.6  # type: ignore[arg-type]  # a scalar gives a scalar
                 ax.text(x, y, f"{value:.0f}", ha="center", va="center", size=7, color="white" if dark else style.INK)
         ax.set_yticks(range(len(rows)), [f"{column} · {code}" for column, code in rows], size=7)
         ax.set_xticks(range(len(found.models)), found.models, rotation=30, ha="left", size=8)

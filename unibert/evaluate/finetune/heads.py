@@ -97,7 +97,8 @@ class TaskModel(nn.Module):
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise DataError(f"{folder}: cannot be read as an encoder: {error}") from error
         width = self.body.config.hidden_size
-        self.head, self.turns = head, turns
+        self.head: Head = head
+        self.turns = turns
         self.segments = getattr(self.body.config, "type_vocab_size", 0) > 1
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, width) if head in ("classes", "value") else None

@@ -56,7 +56,7 @@ def make_plan(task: Task, folder: Path, *, settings: Settings, tuned: bool = Tru
     found = task.read(folder)
     if tuned and settings.split_source and settings.source not in found.of("train"):
         found = split_source(found, source=settings.source)
-    tests = [(*place, spread(examples, settings.limit)) for *place, examples in found.tests(source=settings.source)]
+    tests = [(a, b, c, spread(examples, settings.limit)) for a, b, c, examples in found.tests(source=settings.source)]
     if not tests:
         raise DataError(f"{task.name}: no test files; a file's name says its split (train, dev, test)")
     if not tuned:

@@ -93,7 +93,7 @@ class Windows:
                 stop -= 1  # a window ends where a word ends
             first = [i for i in range(start, stop) if i == 0 or words[i] != words[i - 1]]
             row = self._row(ids[start:stop], places=[1 + i - start for i in first])
-            marks = tuple(words[i] for i in first)
+            marks = tuple(word for i in first if (word := words[i]) is not None)
             yield Window(index, (row,), tuple(number.get(example.tags[mark], -100) for mark in marks), marks)
             start = stop
 

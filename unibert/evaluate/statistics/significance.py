@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -30,7 +31,7 @@ def paired_t(ours: Sequence[float], theirs: Sequence[float], *, level: float = L
         return Finding(mean, -math.inf, math.inf, 1.0)
     if np.ptp(apart) <= 1e-12 * np.abs(apart).max():  # all the same, but for rounding: no scatter to compare with
         return Finding(mean, mean, mean, 0.0)
-    found = stats.ttest_1samp(apart, 0.0)
+    found: Any = stats.ttest_1samp(apart, 0.0)
     ends = found.confidence_interval(level)
     return Finding(mean, float(ends.low), float(ends.high), float(found.pvalue))
 
@@ -51,7 +52,8 @@ def wilcoxon(ours: Sequence[float], theirs: Sequence[float], *, level: float = L
     z = stats.norm.ppf((1 + level) / 2)
     cut = math.floor(size * (size + 1) / 4 - z * math.sqrt(size * (size + 1) * (2 * size + 1) / 24))
     low, high = (walsh[cut], walsh[-1 - cut]) if cut >= 0 else (-math.inf, math.inf)
-    p = float(stats.wilcoxon(apart[apart != 0]).pvalue) if np.any(apart) else 1.0
+    signed: Any = stats.wilcoxon(apart[apart != 0]) if np.any(apart) else None
+    p = 1.0 if signed is None else float(signed.pvalue)
     return Finding(float(np.median(walsh)), float(low), float(high), p)
 
 
@@ -72,7 +74,7 @@ def welch(ours: Sequence[float], theirs: Sequence[float], *, level: float = LEVE
         return Finding(value, -math.inf, math.inf, 1.0)
     if not scatter:
         return Finding(value, value, value, 0.0 if value else 1.0)
-    found = stats.ttest_ind(a, b, equal_var=False)
+    found: Any = stats.ttest_ind(a, b, equal_var=False)
     ends = found.confidence_interval(level)
     return Finding(value, float(ends.low), float(ends.high), float(found.pvalue))
 

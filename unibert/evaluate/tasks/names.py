@@ -31,7 +31,7 @@ sun su|swa sw|swe sv|swh sw|tam ta|tat tt|tel te|tgk tg|tgl tl|tha th|tur tr|ukr
 yor yo|zho zh|esp es|ned nl|ger de
 """
 """ISO 639-3 (and CoNLL-2002's and 2003's own) to our codes."""
-_CODES = dict(pair.split() for line in _THREE_LETTERS.strip().splitlines() for pair in line.split("|"))
+_CODES = {pair.split()[0]: pair.split()[1] for line in _THREE_LETTERS.strip().splitlines() for pair in line.split("|")}
 
 
 @dataclass(frozen=True)
