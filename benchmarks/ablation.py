@@ -128,7 +128,7 @@ CLAIMS = (
     ("elsewhere than where it is told to", "mlm+adv", "mlm", "probe_mean"),
     ("at what cost", "mlm+adv", "mlm", "cross_entropy"),
     ("Distillation helps", "random mlm+kd", "random mlm", "cross_entropy"),
-    ("and brings languages together", "random mlm+kd", "random mlm", "to_english"),
+    ("and what it does to retrieval", "random mlm+kd", "random mlm", "to_english"),
 )
 
 
