@@ -4,7 +4,7 @@
 
 Run it where `make demo` has prepared text and teacher, after `unibert data pairs mmkd_demo`. It can be stopped and
 started again: what is done stays in docs/recipes.json. Each recipe trains by the deepspeed launcher; then the same
-command goes on from the checkpoint in the middle of a copy of the run, and both must agree in every bit.
+command goes on from the checkpoint before the last in a copy of the run, and both must agree in every bit.
 """
 
 from __future__ import annotations
@@ -87,12 +87,13 @@ def resumed_folder(recipe: Recipe) -> Path:
 
 
 def resume_copy(recipe: Recipe, *, options: list[str], ranks: int, log: Path) -> bool:
-    """Go on from the checkpoint in the middle, in a copy, and compare every loss and every exported weight.
+    """Go on from the checkpoint before the last, in a copy, and compare every loss and every exported weight.
 
     Raises:
         SystemExit: they differ.
     """
-    middle, last = recipe.save.every_steps, recipe.train.steps
+    last = recipe.train.steps
+    middle = last - recipe.save.every_steps
     copy = resumed_folder(recipe)
     if not (copy / "hf" / f"step_{last:08d}").exists():
         shutil.rmtree(copy, ignore_errors=True)
@@ -139,7 +140,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
 
 Made by `python benchmarks/recipes.py` on real text, in {"/".join(map(str, sorted(steps)))} steps on
 {"/".join(map(str, sorted(ranks)))} ranks (CPU) by the deepspeed launcher. So few steps show that every part works, not
-which system is best. Each run went on from its middle checkpoint in a copy and came to the same bits; each export was
+which system is best. Each run went on from its last checkpoint but one in a copy and came to the same bits; each export was
 read by `AutoModelForMaskedLM`.
 
 """
