@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from unibert import __version__
+from unibert.commands import Entities, Evaluate, ReportCommand, no_overrides
 from unibert.config import field_help, load_recipe, parallel_help, source_help
 from unibert.errors import INTERRUPTED, ConfigError, UnibertError
 
@@ -26,7 +27,7 @@ class Doctor:
     """Say what of this machine is fine, what is missing, and how to mend it."""
 
     def run(self, overrides: Sequence[str]) -> None:
-        _no_overrides(overrides)
+        no_overrides(overrides)
         from unibert import doctor
 
         report = doctor.run()
@@ -192,136 +193,10 @@ class Export:
     """The checkpoint's step; the newest when absent."""
 
     def run(self, overrides: Sequence[str]) -> None:
-        _no_overrides(overrides)
+        no_overrides(overrides)
         from unibert.export import export_run
 
         print(export_run(self.run_folder, step=self.step))
-
-
-@dataclass(frozen=True)
-class Entities:
-    """Write a model that has entities among its tokens, their vectors mapped to its word pieces (E-BERT)."""
-
-    model: Annotated[Path, tyro.conf.Positional]
-    """Hugging Face folder, or run folder whose newest export is meant."""
-    vectors: Annotated[Path, tyro.conf.Positional]
-    """Of words and entities in one space, word2vec's text format; entities begin with ENTITY/, as in Wikipedia2Vec."""
-    output: Annotated[Path, tyro.conf.Positional]
-    """Folder written to; AutoModel and AutoTokenizer load it."""
-    mode: Literal["replace", "concat", "average"] = "replace"
-    """Where an entity's name stands in a text: its token instead of the name; its token, a slash and the name; or its
-    token with the mean of its vector and of its name's pieces."""
-    only: Path | None = None
-    """File with the names of the entities that are wanted, a line each; all when absent."""
-    ridge: float = 0.0
-    """Penalty on the map, as 1.0 for vectors of little text; the paper has none."""
-
-    def run(self, overrides: Sequence[str]) -> None:
-        _no_overrides(overrides)
-        from unibert.models.entity_model import write_with_entities
-
-        write_with_entities(
-            self.model, vectors=self.vectors, output=self.output, mode=self.mode, only=self.only, ridge=self.ridge
-        )
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Evaluate a RECIPE's run on held-out text and write its report/; or, with --tasks, MODELs on labelled tasks.
-
-    With --tasks each (model, task, language, seed) becomes a row of a results file, which `unibert report` shows. What
-    is there is not measured again: stop it whenever you like, and run it again with other models or tasks.
-    """
-
-    what: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """A recipe's name or the path of a TOML file; with --tasks: Hugging Face folders, run folders or names on the hub,
-    NAME=PATH to choose what one is called."""
-    force: bool = False
-    """Measure again what has been measured (of a recipe's run)."""
-    remove_language: int | None = None
-    """Also give retrieval and probe without so many directions of each language (LIR's rank, as 1)."""
-    tasks: str = ""
-    """Some of ner, nli, qa, conversational_qa, sts, retrieval, with commas between."""
-    data: Path = Path("data/evaluation")
-    """Folder of labelled files: a folder below it for each set (ner, xnli, xquad, stsb, tatoeba, ...)."""
-    results: Path = Path("results.jsonl")
-    """The results file, begun or continued."""
-    seeds: int = 3
-    """Seeds of fine-tuning."""
-    source: str = "en"
-    """Language that is trained on."""
-    mode: Literal["zero-shot", "translate-train", "code-switch"] = "zero-shot"
-    """What is trained on: the source language; all that have training files; or both parts of an example in two."""
-    rates: tuple[float, ...] = (2e-5, 5e-5)
-    """Learning rates; of several the best on the source's dev set."""
-    epochs: int = 3
-    """Passes over the training examples."""
-    batch: int = 32
-    """Examples a step."""
-    max_tokens: int = 256
-    """Longest row; longer contexts are read in windows."""
-    limit: int | None = None
-    """Most examples of each language and split."""
-    split_source: bool = False
-    """Cut the source's labelled examples into train, dev and test where a task has no training file."""
-
-    @property
-    def recipe(self) -> str | None:
-        """The recipe, when it is about one."""
-        return None if self.tasks or len(self.what) != 1 else self.what[0]
-
-    def run(self, overrides: Sequence[str]) -> None:
-        if self.tasks:
-            self._judge(overrides)
-        elif self.recipe is None:
-            raise ConfigError("several models need --tasks: say on which, as in --tasks ner,nli")
-        else:
-            recipe = load_recipe(self.recipe, overrides)
-            from unibert.evaluate import run
-
-        run(recipe, force=self.force, remove_language=self.remove_language)
-
-    def _judge(self, overrides: Sequence[str]) -> None:
-        _no_overrides(overrides)
-        if not self.what:
-            raise ConfigError("name at least one model")
-        from unibert.evaluate.finetune.run import judge, settings_of
-
-        settings = settings_of(
-            source=self.source,
-            mode=self.mode,
-            learning_rates=self.rates,
-            epochs=self.epochs,
-            batch=self.batch,
-            max_tokens=self.max_tokens,
-            limit=self.limit,
-            split_source=self.split_source,
-        )
-        judge(self.what, self.tasks.split(","), self.data, self.results, seeds=self.seeds, settings=settings)
-
-
-@dataclass(frozen=True)
-class ReportCommand:
-    """Join results files into one page: tables, charts, and what is significant (Markdown, JSON, LaTeX, PNG)."""
-
-    results: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Results files of `unibert evaluate MODEL... --tasks ...`."""
-    out: Path = Path("report")
-    """Folder to write."""
-    reference: str | None = None
-    """The model that improvements are relative to."""
-    ours: tuple[str, ...] = ()
-    """Models that are compared, as a group, with the others."""
-    resamples: int = 1000
-    """Of each bootstrap."""
-
-    def run(self, overrides: Sequence[str]) -> None:
-        _no_overrides(overrides)
-        if not self.results:
-            raise ConfigError("name at least one results file")
-        from unibert.evaluate.compare.report import write_report
-
-        write_report(self.results, self.out, reference=self.reference, ours=self.ours, resamples=self.resamples)
 
 
 @dataclass(frozen=True)
@@ -342,7 +217,7 @@ class Fields:
     """List every field of a recipe: what it means, and its default."""
 
     def run(self, overrides: Sequence[str]) -> None:
-        _no_overrides(overrides)
+        no_overrides(overrides)
         for key, default, text in field_help():
             print(f"--{key}  [{default}]\n    {text}")
         for kind, key, default, text in source_help():
@@ -399,8 +274,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("unibert: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def _no_overrides(words: Sequence[str]) -> None:
-    if words:
-        raise ConfigError(f"this command has no recipe, so what is {' '.join(words)!r}?")
