@@ -19,7 +19,8 @@ RATIO_BITS = 20
 
 def reads_teacher(name: str, table: Table) -> bool:
     """Whether an objective on pairs learns from the teacher's reading of the English side."""
-    return name == "structure" or getattr(table, "form", None) in ("byol", "mse", "index")
+    learns = name == "structure" or getattr(table, "form", None) in ("byol", "mse", "index")
+    return name in ON_PAIRS and learns
 
 
 def pair_problems(recipe: Recipe) -> Iterator[str]:
