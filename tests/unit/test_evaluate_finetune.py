@@ -227,12 +227,12 @@ def metrics(folder):
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     from unibert.cli import main
 
-    for words, said in {
+    for given, said in {
         ("--tasks", "ner"): "name at least one model",
         ("a", "b"): "several models need --tasks",
         ("a", "--tasks", "ner", "--train.steps", "3"): "has no recipe",
         ("a", "--tasks", "ner", "--data", str(tmp_path)): "no labelled files",
     }.items():
         with pytest.raises(SystemExit) as left:
-            main(["evaluate", *words])
+            main(["evaluate", *given])
         assert left.value.code in (2, 3) and said in capsys.readouterr().err
