@@ -114,7 +114,7 @@ def cached(bench: Bench, form: str, *objectives: str, layers: tuple[int, ...] = 
 def report(bench: Bench, name: str, manifest: Mapping[str, Any], *, allowed: float | None = None) -> None:
     """The bytes of a cache."""
     masked = f"{manifest['targets'] / manifest['tokens']:.1%} of the tokens masked"
-    what, against = f"a cache, {name}", "" if allowed is None else "at most, by issue 5"
+    what, against = f"a cache, {name}", "" if allowed is None else "at most"
     unit = "bytes / corpus token (lower is better)"
     bench.row(what, against, unit, (manifest["bytes_per_token"], allowed), repeats=1, of=masked)
 
