@@ -35,12 +35,16 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     given = parser.parse_args()
-    names = sorted(path.stem for path in RECIPES.glob("*_demo.toml") if not path.stem.startswith("_"))
     ledger = Ledger(DOCS / "recipes.json")
-    for name in [f"{name}_demo" for name in given.recipes] or names:
+    for name in [f"{name}_demo" for name in given.recipes] or demos():
         found = ledger.get(name, lambda name=name: try_recipe(name, ranks=given.ranks, runs=given.runs))
         print(name, found, flush=True)
     (DOCS / "recipes.md").write_text(page(ledger.found))
+
+
+def demos() -> list[str]:
+    """Names of the demo twins."""
+    return sorted(path.stem for path in RECIPES.glob("[!_]*_demo.toml"))
 
 
 def try_recipe(name: str, *, ranks: int, runs: Path) -> dict[str, Any]:
@@ -134,6 +138,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         for objective, (before, after) in one["losses"].items()
         if after >= before and objective not in GAME
     ]
+    missing = sorted(set(demos()) - found.keys())
     steps, ranks = {one["steps"] for one in found.values()}, {one["ranks"] for one in found.values()}
     return (
         f"""# Every recipe, at demo scale
@@ -148,6 +153,7 @@ was read by `AutoModelForMaskedLM`.
         + "\nThe held-out losses are of text and pairs that nothing trains on, by the models as they were before the "
         "first step and after the last one (with a queue of momentum contrast: from when it was full). language_guess "
         "and language_confusion are the two sides of a game, so both cannot fall.\n\n"
+        + (f"Not tried yet: {', '.join(f'`{name}`' for name in missing)}.\n\n" if missing else "")
         + (f"Not lower after training: {', '.join(rose)}.\n" if rose else "Every other loss is lower after training.\n")
     )
 
