@@ -10,7 +10,7 @@ from tests.tiny import make_workspace
 from unibert.config import load_recipe
 from unibert.data.shards import ShardSet
 from unibert.evaluate.heldout import read_heldout
-from unibert.evaluate.heldout_batches import heldout_micros
+from unibert.evaluate.heldout_batches import heldout_micros, pairable
 
 PAIRS = ["--data.parallel_ratio=0.5", "--objectives.translation_lm={}"]
 
@@ -51,6 +51,15 @@ def test_without_messages_there_are_no_pairs(workspace):
     shards, _ = heldout_of(recipe)
     (batch,) = heldout_micros(recipe, shards, [], indices=[0])
     assert not len(batch.pairs)
+
+
+def test_pairs_without_english_have_no_held_out_ones(workspace):
+    recipe = load_recipe(workspace)
+    _, messages = heldout_of(recipe)
+    foreign = tuple(code for code in recipe.languages if code != "en")
+    assert pairable(recipe, messages)
+    assert pairable(recipe.model_copy(update={"languages": foreign}), messages) == []
+    assert pairable(recipe.model_copy(update={"languages": ("en",)}), messages) == []
 
 
 def test_the_same_batches_whatever_the_run_drops_and_its_seed(workspace):

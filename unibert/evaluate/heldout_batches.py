@@ -120,6 +120,13 @@ def heldout_micros(
     return [maker.make(index * size) for index in indices]
 
 
+def pairable(recipe: Recipe, messages: Sequence[Message]) -> list[Message]:
+    """The messages in English and another language of a recipe; none where the recipe has no English."""
+    known = set(recipe.languages)
+    pairs = [message for message in messages if ENGLISH in message.texts and len(known & message.texts.keys()) > 1]
+    return pairs if ENGLISH in known else []
+
+
 def message_pairs(recipe: Recipe, shards: ShardSet, messages: Sequence[Message]) -> PairSet:
     """Messages as pairs of English with each other language, each side cut to half of data.max_sequence_tokens."""
     longest = recipe.data.max_sequence_tokens // 2

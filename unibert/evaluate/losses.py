@@ -11,7 +11,7 @@ import torch
 from unibert.config import Recipe
 from unibert.data.shards import ShardSet
 from unibert.evaluate.heldout import Message
-from unibert.evaluate.heldout_batches import heldout_micros
+from unibert.evaluate.heldout_batches import heldout_micros, pairable
 from unibert.models.discriminator import Feature
 from unibert.models.teacher import Lessons, Teacher
 from unibert.objectives import Needs, Objective, read
@@ -46,6 +46,7 @@ class HeldoutLosses:
         rank: int,
         world: int,
     ) -> None:
+        messages = pairable(recipe, messages)
         answers = teacher is None or teacher.reads_anything
         able = [one for one in objectives if answers or one.needs.of_teacher is None]
         self.objectives = [one for one in able if messages or one.name not in ON_PAIRS]
