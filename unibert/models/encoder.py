@@ -22,7 +22,7 @@ from unibert.errors import ConfigError, DataError
 from unibert.models import architectures, attention
 from unibert.models.dropouts import add_dropouts
 from unibert.models.folders import newest_export, quiet_hf
-from unibert.models.heads import masked_lm_head, seeded, start_head
+from unibert.models.heads import last_product, left_out, masked_lm_head, seeded, start_head
 from unibert.models.wanted import Sizes, Wanted
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ class EncoderOutput(NamedTuple):
     """[R, S, H] hidden states of the layers that were wanted."""
     attention: dict[int, attention.Attended] = {}  # noqa: RUF012
     """Query, key and value [R, N, S, D] of the layers that were wanted."""
+    masked_inputs: Tensor | None = None
+    """[M, H] instead of masked_logits, where factors will do: the decoder would make the logits of them."""
+    token_inputs: Tensor | None = None
+    """[N, H] instead of token_logits."""
+    decoder: nn.Linear | None = None
+    """Of the inputs. A module, since DeepSpeed would hook a weight in a tuple again in each forward."""
 
     def states(self, layer: int, *, layers: int) -> Tensor:
         """[R, S, H] of a layer, of `layers` in all: 0 is what the embeddings give, the last one the last state."""
@@ -110,21 +116,35 @@ class Encoder(nn.Module):
                 output_hidden_states=bool(wanted.hidden),
             )
         hidden_TH = out.last_hidden_state.flatten(0, 1)
-        masked_MV = token_NV = None
-        if wanted.masked_logits:
-            assert target_positions is not None
-            masked_MV = self.logits(hidden_TH.index_select(0, target_positions))
-        if wanted.token_logits:
-            assert token_positions is not None
-            token_NV = self.logits(hidden_TH.index_select(0, token_positions))
+        decoder = self.decoder if wanted.factored else None
+        answers: list[Tensor | None] = [None, None]
+        for number, places in enumerate((target_positions, token_positions)):
+            if (wanted.masked_logits, wanted.token_logits)[number]:
+                assert places is not None
+                states_MH = hidden_TH.index_select(0, places)
+                answers[number] = self.logits(states_MH) if decoder is None else self._inputs(decoder, states_MH)
         states = {layer: out.hidden_states[layer] for layer in wanted.hidden}
-        return EncoderOutput(out.last_hidden_state, masked_MV, token_NV, states, attended)
+        if decoder is None:
+            return EncoderOutput(out.last_hidden_state, *answers, states, attended)
+        return EncoderOutput(out.last_hidden_state, None, None, states, attended, *answers, decoder)
 
     def logits(self, hidden_MH: Tensor) -> Tensor:
         """[M, V] of hidden states [M, H], by the masked-LM head."""
         if self.exact_head is not None:
             return self.exact_head(hidden_MH.float())
         return masked_lm_head(self.hf)(hidden_MH)
+
+    @property
+    def decoder(self) -> nn.Linear | None:
+        """The head's last product, where it can be left to the loss: not of a weight that ZeRO-3 has cut."""
+        decoder = last_product(self.exact_head or masked_lm_head(self.hf), vocabulary=self.vocabulary_size)
+        return None if decoder is None or hasattr(decoder.weight, "ds_id") else decoder
+
+    @torch.compiler.disable
+    def _inputs(self, decoder: nn.Linear, hidden_MH: Tensor) -> Tensor:
+        """[M, H]: what the head would give its decoder."""
+        with left_out(decoder):
+            return self.logits(hidden_MH)
 
     def cast(self, dtype: torch.dtype) -> Encoder:
         """Weights in a precision, in place; buffers, as rotary frequencies, keep theirs."""
