@@ -116,7 +116,7 @@ def test_no_logits_of_all_rows_are_ever_there(monkeypatch):
     student, teacher = (rows._replace(inputs=rows.inputs.repeat(9, 1)) for rows in example())
     with Largest() as seen:
         head.by_chunks(*student, *teacher, TARGETS.repeat(9), "forward_kl", 2.0, [1.0, 0.5], [True] * 3)
-    assert VOCABULARY * TEACHER_WIDTH <= seen.elements < len(student.inputs) * WIDTH < 9 * ROWS * VOCABULARY
+    assert 0 < seen.elements < len(student.inputs) * VOCABULARY // 2
 
 
 def test_frozen_weights_get_no_gradient_and_cost_none():
