@@ -76,18 +76,20 @@ def by_slices(
         return total, gradients[0], gradients[1]
     elements, heads = MAP_ELEMENTS.get(query.device.type, 1 << 18), query.shape[1]
     step = heads if mean_heads else max(1, min(heads, elements // int(starts.diff().max()) ** 2))
+    share = 1 if mean_heads else heads
     for group in by_length(starts, elements=elements // step):
+        ours, theirs = (
+            Pair(*(group.take(x).to(wide) for x in pair)) for pair in ((query, key), (teacher_query, teacher_key))
+        )
+        parts = [torch.empty_like(x) for x in ours] if wanted else []
         for first in range(0, heads, step):
             here = slice(None) if mean_heads else slice(first, first + step)
-            ours, theirs = (
-                Pair(*(group.take(x[:, here]).to(wide) for x in pair))
-                for pair in ((query, key), (teacher_query, teacher_key))
-            )
-            apart, by_ours = _slice(ours, theirs, group, form=form, mean_heads=mean_heads)
-            share = 1 if mean_heads else heads
+            apart, by_ours = _slice(ours.heads(here), theirs.heads(here), group, form=form, mean_heads=mean_heads)
             total += apart / share
-            for whole, part in zip(gradients, by_ours if wanted else (), strict=wanted):
-                group.put((part / share).to(whole.dtype), into=whole[:, here])
+            for part, found in zip(parts, by_ours, strict=False):
+                part[:, here] = found / share
+        for whole, part in zip(gradients, parts, strict=False):
+            group.put(part, into=whole)
     return total, gradients[0], gradients[1]
 
 
@@ -122,6 +124,9 @@ class Pair(NamedTuple):
     query: Tensor
     """[G, N, L, D]"""
     key: Tensor
+
+    def heads(self, here: slice) -> Pair:
+        return Pair(self.query[:, here], self.key[:, here])
 
     @property
     def scale(self) -> float:
