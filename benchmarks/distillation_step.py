@@ -4,10 +4,10 @@
 
 The same student (6 x 384), teacher (12 x 768), batch and losses on both sides: masked LM, KL of the logits at the
 masked positions (T = 2), KL of the attention maps of six pairs of layers. The other side is transformers with eager
-attention, `output_attentions=True`, and the logits of every token. Forward and backward, without the optimizer, which is
-the same. Both use the same weights, and the run ends if their losses or gradients differ. Memory is the peak of the
-resident set over a step, less what was there before it; gradients are there already. K3 alone is the raw-score distance
-of one layer.
+attention, `output_attentions=True`, and the logits of every token. Forward and backward, without the optimizer, which
+is the same. Both use the same weights, and the run ends if their losses or gradients differ. Memory is the peak of the
+resident set over a step, less what was there before it; gradients are there already. K3 alone is the raw-score
+distance of one layer.
 """
 
 from __future__ import annotations

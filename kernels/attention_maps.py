@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kernels.documents import Documents, Group, by_length
-from kernels.gram import gram_mse, is_cheaper
+from kernels.gram import by_extension, gram_mse, is_cheaper, takes
 
 Form = Literal["scores_mse", "maps_mse", "kl"]
 
@@ -74,6 +74,8 @@ def by_slices(
     gradients = [torch.zeros_like(x) if wanted else x.new_empty(0) for x in (query, key)]
     if len(query) == 0:
         return total, gradients[0], gradients[1]
+    if form == "scores_mse" and not mean_heads and wanted and takes(query, teacher_query, starts):
+        return by_extension(query, key, teacher_query, teacher_key, starts)
     elements, heads = MAP_ELEMENTS.get(query.device.type, 1 << 18), query.shape[1]
     step = heads if mean_heads else max(1, min(heads, elements // int(starts.diff().max()) ** 2))
     share = 1 if mean_heads else heads

@@ -14,7 +14,10 @@ Legend: B pairs of a document and a head, L tokens, D and E the widths of studen
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from kernels import extension
 
 
 def gram_mse(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -38,6 +41,28 @@ def is_cheaper(length: int, width: int, teacher_width: int) -> bool:
     """Whether it beats the maps of a document of this length: by products alone, and two for what else maps cost."""
     by_maps = 2 * length * (3 * width + teacher_width)
     return 4 * width**2 + 4 * width * teacher_width + 2 * teacher_width**2 < by_maps
+
+
+def takes(query: Tensor, teacher_query: Tensor, starts: Tensor) -> bool:
+    """Whether the CUDA form is there and meant for these packed documents [T, N, D]."""
+    if not query.is_cuda or query.dtype == torch.float64 or query.dtype != teacher_query.dtype:
+        return False
+    tokens_each = len(query) // max(1, len(starts) - 1)
+    return is_cheaper(tokens_each, query.shape[-1], teacher_query.shape[-1]) and extension.loaded()
+
+
+def by_extension(
+    query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The distance of all documents, the mean over their rows and heads, and its gradients; see csrc/gram_mse.cu."""
+    lengths_D, heads = starts.diff(), query.shape[1]
+    given = [x.contiguous() for x in (query, key, teacher_query, teacher_key)]
+    with torch.cuda.device(query.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        parts, dq, dk = torch.ops.unibert.gram_mse_cuda(*given, starts, int(lengths_D.max()), stream)
+    each = parts.sum(dim=-1).clamp_min(0) / lengths_D.clamp_min(1)[:, None]
+    share = (torch.repeat_interleave(lengths_D, lengths_D) * heads)[:, None, None]
+    return each.sum() / heads, (dq / share).to(dq.dtype), (dk / share).to(dk.dtype)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
