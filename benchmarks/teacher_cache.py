@@ -30,8 +30,8 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 from unibert import cache_teacher
 from unibert.config import Recipe, load_recipe
 from unibert.measure import forget_memory, throwaway_trainer
-from unibert.models.encoder import build_student
 from unibert.models.precision import bf16_is_faster
+from unibert.models.student import build_student
 from unibert.models.teacher import teacher_sizes
 from unibert.objective_tables import Objectives
 from unibert.runtime import dist

@@ -34,8 +34,8 @@ from unibert.config import Recipe, load_recipe
 from unibert.data.batches import Batch, Stream
 from unibert.data.shards import ShardSet
 from unibert.measure import FILES, forget_memory, throwaway_trainer
-from unibert.models.encoder import build_student
 from unibert.models.precision import bf16_is_faster
+from unibert.models.student import build_student
 from unibert.objective_tables import LanguageConfusion, LanguageGuess, MaskedLM, Objectives
 from unibert.observe.meter import peak_memory_bytes
 from unibert.plan import accumulation_steps

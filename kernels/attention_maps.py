@@ -1,26 +1,35 @@
-"""How far the attention of two models is apart, with one head's S x S maps alive at a time.
+"""How far the attention of two models is apart, with a few heads' maps of a few documents alive at a time.
 
 Autograd's own way keeps several [R, N, S, S] of every layer from forward to backward. Here the gradients by the
-student's queries and keys, [R, N, S, D] each, are formed in the forward, head by head (all heads at once where their
-mean is compared). With scores a_ij = q_i . k_j / sqrt(D) over the places j of i's own document (n_i of them) and
-p_i = softmax_j(a_ij), the distance of row i is
+student's queries and keys are formed in the forward, slice by slice of documents and heads, small enough for a cache.
+With scores a_ij = q_i . k_j / sqrt(D) over the places j of i's own document (n_i of them) and p_i = softmax_j(a_ij),
+the distance of row i and its gradient by a_ij are
 
-    scores_mse  sum_j (a_ij of the student - a_ij of the teacher)^2 / n_i
-    maps_mse    sum_j (p_ij of the student - p_ij of the teacher)^2 / n_i
-    kl          sum_j p_ij of the teacher (log p_ij of the teacher - log p_ij of the student)
+    scores_mse  sum_j (a_ij of the student - of the teacher)^2 / n_i      2 (a_s - a_t) / n_i
+    maps_mse    sum_j (p_ij of the student - of the teacher)^2 / n_i      p_s (g - sum_j p_s g), g = 2 (p_s - p_t) / n_i
+    kl          sum_j p_ij of the teacher (log p_t - log p_s)             p_s - p_t
 
-Legend: R rows, N heads, S width, D head width (each model's own).
+scores_mse of long documents needs no map at all (K3, kernels/gram.py).
+
+Legend: R rows, N heads, S width, D head width (each model's own), T tokens of all documents, G documents, L their
+largest length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kernels.documents import Documents, Group, by_length
+from kernels.gram import by_extension, gram_mse, is_cheaper, takes
+
 Form = Literal["scores_mse", "maps_mse", "kl"]
+
+# Elements of one map of a slice: on a CPU it and the few beside it stay in the second cache.
+MAP_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+HIDDEN = -1e30  # a score that no softmax sees; finite, so that the difference of two is 0
 
 
 def attention_distance(
@@ -42,65 +51,173 @@ def attention_distance(
     """
     if not mean_heads and student[0].shape[1] != teacher[0].shape[1]:
         raise ValueError(f"{student[0].shape[1]} heads of the student and {teacher[0].shape[1]} of the teacher")
-    return _Distance.apply(*student, *(x.detach() for x in teacher), document_RS, form, mean_heads)  # type: ignore[no-any-return]
+    documents = Documents.of(document_RS)
+    packed = [documents.pack(x) for x in (*student, *(x.detach() for x in teacher))]
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in student)
+    total, *_ = attention_rows(*packed, documents.starts, form, mean_heads, wanted)
+    return total
 
 
-class _Distance(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        teacher_query: Tensor,
-        teacher_key: Tensor,
-        document_RS: Tensor,
-        form: Form,
-        mean_heads: bool,
-    ) -> Tensor:
-        heads = [slice(None)] if mean_heads else [slice(h, h + 1) for h in range(query.shape[1])]
-        wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-        total = torch.zeros((), dtype=wide, device=query.device)
-        gradients = torch.empty_like(query), torch.empty_like(key)
-        for here in heads:
-            ours = [x[:, here].detach().to(wide).requires_grad_() for x in (query, key)]
-            theirs = [x[:, here].to(wide) for x in (teacher_query, teacher_key)]
-            with torch.enable_grad():
-                apart = rows_apart(_scores(ours), _scores(theirs), document_RS=document_RS, form=form).sum() / len(
-                    heads
-                )
-            for whole, part in zip(gradients, torch.autograd.grad(apart, ours), strict=True):
-                whole[:, here] = part
-            total += apart.detach()
-        ctx.save_for_backward(*gradients)
-        return total
+def by_slices(
+    query: Tensor,
+    key: Tensor,
+    teacher_query: Tensor,
+    teacher_key: Tensor,
+    starts: Tensor,
+    form: str,
+    mean_heads: bool,
+    wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(distance, its gradients by query and key), all of documents one after another, [T, N, D]."""
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    total = torch.zeros((), dtype=wide, device=query.device)
+    gradients = [torch.zeros_like(x) if wanted else x.new_empty(0) for x in (query, key)]
+    if len(query) == 0:
+        return total, gradients[0], gradients[1]
+    if form == "scores_mse" and not mean_heads and wanted and takes(query, teacher_query, starts):
+        return by_extension(query, key, teacher_query, teacher_key, starts)
+    elements, heads = MAP_ELEMENTS.get(query.device.type, 1 << 18), query.shape[1]
+    step = heads if mean_heads else max(1, min(heads, elements // int(starts.diff().max()) ** 2))
+    share = 1 if mean_heads else heads
+    for group in by_length(starts, elements=elements // step):
+        ours, theirs = (
+            Pair(*(group.take(x).to(wide) for x in pair)) for pair in ((query, key), (teacher_query, teacher_key))
+        )
+        parts = [torch.empty_like(x) for x in ours] if wanted else []
+        for first in range(0, heads, step):
+            here = slice(None) if mean_heads else slice(first, first + step)
+            apart, by_ours = _slice(ours.heads(here), theirs.heads(here), group, form=form, mean_heads=mean_heads)
+            total += apart / share
+            for part, found in zip(parts, by_ours, strict=False):
+                part[:, here] = found / share
+        for whole, part in zip(gradients, parts, strict=False):
+            group.put(part, into=whole)
+    return total, gradients[0], gradients[1]
 
-    @staticmethod
-    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
-        query, key = (gradient * incoming[0].to(gradient.dtype) for gradient in ctx.saved_tensors)
-        return query, key, None, None, None, None, None
+
+attention_rows = torch.library.custom_op("unibert::attention_rows", by_slices, mutates_args=())
 
 
-def rows_apart(student_RNSS: Tensor, teacher_RNSS: Tensor, *, document_RS: Tensor, form: Form) -> Tensor:
-    """[R, S]: the distance of each row of the maps that these scores make, after the mean over the heads."""
-    same_R1SS = document_RS[:, None, :, None] == document_RS[:, None, None, :]  # padding sees padding: no empty softmax
+@attention_rows.register_fake
+def _fake(query, key, teacher_query, teacher_key, starts, form, mean_heads, wanted):
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    made = [torch.empty_like(x) if wanted else query.new_empty(0) for x in (query, key)]
+    return query.new_empty((), dtype=wide), *made
+
+
+def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
+
+
+def _backward(ctx: Any, incoming: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if incoming is None:
+        return (None,) * 8
+    return *(made * incoming.to(made.dtype) for made in ctx.saved_tensors), *(None,) * 6
+
+
+attention_rows.register_autograd(_backward, setup_context=_remember)
+
+
+class Pair(NamedTuple):
+    """What makes the scores of a model."""
+
+    query: Tensor
+    """[G, N, L, D]"""
+    key: Tensor
+
+    def heads(self, here: slice) -> Pair:
+        return Pair(self.query[:, here], self.key[:, here])
+
+    @property
+    def scale(self) -> float:
+        return self.query.shape[-1] ** -0.5
+
+    @property
+    def scores(self) -> Tensor:
+        return (self.query * self.scale) @ self.key.mT
+
+
+def _slice(ours: Pair, theirs: Pair, group: Group, *, form: str, mean_heads: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The distance of a slice summed over its heads, or of their mean, and its gradients [G, N, L, D]."""
+    if mean_heads and form == "scores_mse":  # a mean of products is one product of all heads side by side
+        total, parts = _slice(_joined(ours), _joined(theirs), group, form=form, mean_heads=False)
+        heads = ours.query.shape[1]
+        by_query, by_key = (part.unflatten(-1, (heads, -1)).squeeze(1).transpose(1, 2) for part in parts)
+        return total, (by_query * heads**-0.5, by_key)
+    length, width = ours.query.shape[-2:]
+    if form == "scores_mse" and is_cheaper(length, width, theirs.query.shape[-1]):
+        return _by_grams(ours, theirs, group)
+    scores = ours.scores, theirs.scores
     if form == "scores_mse":
-        apart = student_RNSS.mean(dim=1, keepdim=True) - teacher_RNSS.mean(dim=1, keepdim=True)
+        total, ds = _scores_mse(*scores, group)
+    elif form == "kl" and not mean_heads:
+        total, ds = _kl(*scores, group)
     else:
-        log_s, log_t = (_log_maps(scores, same_R1SS) for scores in (student_RNSS, teacher_RNSS))
-        apart = log_s.exp() - log_t.exp() if form == "maps_mse" else log_t - log_s
-    apart = apart.masked_fill(~same_R1SS, 0)
-    weighted = log_t.exp() * apart if form == "kl" else apart.square() / same_R1SS.sum(dim=-1, keepdim=True)
-    return weighted.sum(dim=-1).squeeze(1) * (document_RS >= 0)
+        total, ds = _maps(*scores, group, form=form, mean_heads=mean_heads)
+    ds = ds.mul_(ours.scale)
+    return total, (ds @ ours.key, ds.mT @ ours.query)
 
 
-def _scores(attended: Sequence[Tensor]) -> Tensor:
-    query, key = attended
-    return query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+def _joined(pair: Pair) -> Pair:
+    """All heads side by side as one head whose scores are the mean of theirs."""
+    query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in pair)
+    heads = pair.query.shape[1]
+    return Pair(query * heads**-0.5, key)  # as the wider head's own scale has sqrt(heads) already
 
 
-def _log_maps(scores_RNSS: Tensor, same_R1SS: Tensor) -> Tensor:
-    """[R, 1, S, S]: log of the mean map."""
-    log_RNSS = scores_RNSS.masked_fill(~same_R1SS, float("-inf")).log_softmax(dim=-1)
-    if log_RNSS.shape[1] == 1:
-        return log_RNSS
-    return log_RNSS.exp().mean(dim=1, keepdim=True).clamp_min(torch.finfo(log_RNSS.dtype).tiny).log()
+def _by_grams(ours: Pair, theirs: Pair, group: Group) -> tuple[Tensor, tuple[Tensor, ...]]:
+    scaled = [(pair.query.flatten(0, 1) * pair.scale, pair.key.flatten(0, 1)) for pair in (ours, theirs)]
+    apart, (by_query, by_key) = gram_mse(*scaled)
+    shape, lengths = ours.query.shape, _lengths(group, by_query)
+    total = (apart.view(shape[:2]) / lengths[..., 0, 0]).sum()
+    by_ours = by_query.mul_(ours.scale), by_key
+    return total, tuple(part.view(shape) / lengths for part in by_ours)
+
+
+def _scores_mse(s: Tensor, t: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+    """Rows and columns of no token are zero in both."""
+    apart, lengths = s.sub_(t), _lengths(group, s)
+    return (apart.square() / lengths).sum(), apart.mul_(2 / lengths)
+
+
+def _kl(s: Tensor, t: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+    log_s, log_t = _log_maps(s, group), _log_maps(t, group)
+    p_t = log_t.exp()
+    apart = log_t.sub_(log_s).mul_(p_t).sum(dim=-1)
+    return _own_rows(apart, group).sum(), _own_rows(log_s.exp_().sub_(p_t), group)
+
+
+def _maps(s: Tensor, t: Tensor, group: Group, *, form: str, mean_heads: bool) -> tuple[Tensor, Tensor]:
+    """Of maps, or their means over the heads, that are compared after the softmax."""
+    p_s, p_t = _log_maps(s, group).exp_(), _log_maps(t, group).exp_()
+    ours, theirs = (p.mean(dim=1, keepdim=True) if mean_heads else p for p in (p_s, p_t))
+    if form == "kl":
+        tiny = torch.finfo(s.dtype).tiny
+        rows = theirs * (theirs.clamp_min(tiny).log() - ours.clamp_min(tiny).log())
+        by_map = torch.where(ours > tiny, -theirs / ours.clamp_min(tiny), 0)
+    else:
+        apart, lengths = ours - theirs, _lengths(group, s)
+        rows, by_map = apart.square() / lengths, apart * (2 / lengths)
+    by_map = by_map * (ours.shape[1] / s.shape[1])
+    ds = (by_map - (p_s * by_map).sum(dim=-1, keepdim=True)).mul_(p_s)
+    return _own_rows(rows, group).sum(), _own_rows(ds, group)
+
+
+def _lengths(group: Group, like: Tensor) -> Tensor:
+    """Tokens of each document, [G, 1, 1, 1]."""
+    return group.lengths_G.to(like.dtype)[:, None, None, None]
+
+
+def _log_maps(scores_GNLL: Tensor, group: Group) -> Tensor:
+    if group.valid_GL is not None:
+        scores_GNLL = scores_GNLL.masked_fill(~group.valid_GL[:, None, None, :], HIDDEN)
+    return scores_GNLL.log_softmax(dim=-1)
+
+
+def _own_rows(x: Tensor, group: Group) -> Tensor:
+    """Zero in the rows of no token; x is [G, N, L] or [G, N, L, L]."""
+    if group.valid_GL is None:
+        return x
+    return x * group.valid_GL[:, None, :].view(len(x), 1, -1, *[1] * (x.dim() - 3))

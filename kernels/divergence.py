@@ -64,7 +64,7 @@ class _Divergence(torch.autograd.Function):
         for first in range(0, rows, step):
             chunk = slice(first, first + step)
             u_s, u_t = (z[chunk].to(wide) / temperature for z in (student_MV, teacher_MV))
-            losses_M[chunk], gradient = _FORMS[kind](u_s, u_t)
+            losses_M[chunk], gradient = FORMS[kind](u_s, u_t)
             gradient_MV[chunk] = gradient.div_(temperature) if kind == "mse" else gradient.mul_(temperature)
         if kind != "mse":
             losses_M *= temperature**2
@@ -110,7 +110,7 @@ def _kl_by_its_first(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
     return loss, ratio.sub_(loss.unsqueeze(-1)).mul_(p)
 
 
-_FORMS: dict[Kind, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+FORMS: dict[Kind, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
     "js": _js,

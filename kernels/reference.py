@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +21,20 @@ def divergence(student_MV: Tensor, teacher_MV: Tensor, *, kind: str, temperature
         "js": (_kl(log_s, log_m) + _kl(log_t, log_m)) / 2,
     }
     return temperature**2 * kl[kind]
+
+
+def mlm_distill_head(
+    student: Sequence[Tensor],
+    *,
+    targets_M: Tensor,
+    teacher: Sequence[Tensor],
+    kind: str,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """The sums of the cross-entropy and of the distance from the teacher, of (inputs, weight, bias); see head.py."""
+    z, z_t = F.linear(*student), F.linear(*teacher)
+    distance = divergence(z, z_t, kind=kind, temperature=temperature).sum()
+    return F.cross_entropy(z, targets_M, reduction="sum"), distance
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

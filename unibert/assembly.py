@@ -24,9 +24,10 @@ from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
 from unibert.errors import CheckpointError, ConfigError, MachineError
 from unibert.models.discriminator import build_discriminator
-from unibert.models.encoder import Encoder, build_student, student_config
+from unibert.models.encoder import Encoder
 from unibert.models.heads import seeded
 from unibert.models.precision import bf16_is_faster
+from unibert.models.student import build_student, student_config
 from unibert.models.teacher import Teacher, load_teacher, teacher_sizes
 from unibert.models.wanted import Sizes, Wanted
 from unibert.objectives import Needs, Objective

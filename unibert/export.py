@@ -16,8 +16,9 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from unibert.config import Recipe, load_recipe
 from unibert.errors import CheckpointError
 from unibert.models.card import write_card
-from unibert.models.encoder import Encoder, source_folder, student_config
+from unibert.models.encoder import Encoder
 from unibert.models.folders import replaced_folder, save_hf
+from unibert.models.student import source_folder, student_config
 from unibert.models.vocabulary import copy_tokenizer
 from unibert.observe.metrics_file import read_metrics
 from unibert.runtime import checkpoint, engine_state

@@ -284,15 +284,18 @@ class Trainer:
         measured: bool = True,
     ) -> Tensor:
         """This rank's part of the player's weighted mean over its window."""
-        if isinstance(at, MicroStep) and "discriminator" in self.run.players:
-            at.discriminate = self.run.players["discriminator"].module
+        factors = {x.name: weights[x.name] / divisor for x, divisor in zip(self.run.objectives, divisors, strict=True)}
+        if isinstance(at, MicroStep):
+            at.factors = factors
+            if "discriminator" in self.run.players:
+                at.discriminate = self.run.players["discriminator"].module
         loss = torch.zeros((), device=self.run.device)
-        for number, objective in enumerate(self.run.objectives):
+        for objective in self.run.objectives:
             if objective.player == player.name:
                 term = objective.term(at)
                 if measured:
                     self.measure(objective, term, at.batches)
-                loss = loss + weights[objective.name] / divisors[number] * term.total
+                loss = loss + factors[objective.name] * term.total
         return loss
 
     def measure(self, objective: Objective, term: Term, batches: list[Batch]) -> None:

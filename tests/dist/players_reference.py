@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unibert.config import Recipe
 from unibert.data.batches import Batch
 from unibert.models.discriminator import build_discriminator
-from unibert.models.encoder import build_student
+from unibert.models.student import build_student
 from unibert.models.teacher import load_teacher
 
 

@@ -16,7 +16,8 @@ from tests.tiny import LANGUAGES, make_workspace, sentences
 from unibert.config import load_recipe, to_toml
 from unibert.errors import CheckpointError, DataError
 from unibert.export import export_run, write_hf
-from unibert.models.encoder import build_student, load_encoder
+from unibert.models.encoder import load_encoder
+from unibert.models.student import build_student
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ TRAIN = """
 import json, sys, torch, torch.distributed as dist
 from pathlib import Path
 from unibert.config import load_recipe, to_toml
-from unibert.models.encoder import build_student
+from unibert.models.student import build_student
 from unibert.runtime import checkpoint, dist as ranks_module, dsconfig, optimizers
 from unibert.runtime.players import Player, Players
 ranks = ranks_module.start(threads=1)

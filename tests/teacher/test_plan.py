@@ -12,8 +12,9 @@ from unibert.assembly import stream_fingerprints
 from unibert.config import load_recipe
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
-from unibert.models.encoder import build_student, encode
+from unibert.models.encoder import encode
 from unibert.models.heads import seeded
+from unibert.models.student import build_student
 from unibert.models.teacher import load_resident, load_teacher, rest
 from unibert.models.teacher.several import SeveralTeachers
 from unibert.models.wanted import Sizes, Wanted

@@ -12,7 +12,7 @@ from unibert.data.dropout import drop_tokens
 from unibert.data.mixture import Documents
 from unibert.data.shards import ShardSet
 from unibert.models.dropouts import add_dropouts
-from unibert.models.encoder import build_student
+from unibert.models.student import build_student
 from unibert.models.wanted import Wanted
 from unibert.schema import Student
 

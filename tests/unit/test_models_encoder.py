@@ -9,8 +9,9 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 from tests.tiny import make_workspace
 from unibert.config import load_recipe
 from unibert.errors import ConfigError, DataError
-from unibert.models.encoder import Encoder, build_student, freeze, keep_layers, load_encoder, student_config
+from unibert.models.encoder import Encoder, load_encoder
 from unibert.models.folders import newest_export
+from unibert.models.student import build_student, freeze, keep_layers, student_config
 from unibert.models.wanted import Wanted
 
 PAD = 1

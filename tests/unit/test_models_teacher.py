@@ -12,7 +12,7 @@ from unibert.config import load_recipe
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
-from unibert.models.encoder import build_student
+from unibert.models.student import build_student
 from unibert.models.teacher import ResidentTeacher, load_teacher, teacher_sizes
 from unibert.models.wanted import Wanted
 
@@ -59,6 +59,10 @@ def test_it_says_what_it_can_give(recipe_file, batch, tmp_path):
     assert set(out.hidden) == set(range(layers)) and set(out.attention) == set(range(1, layers + 1))
     torch.testing.assert_close(out.token_logits[0], teacher.encoder.logits(out.last_hidden[0, :1])[0])
     assert teacher.forward(batch, Wanted()).masked_logits is None
+    factored = teacher.forward(batch, Wanted(masked_logits=True, token_logits=True, factored=True))
+    assert factored.masked_logits is None and factored.token_logits is None
+    torch.testing.assert_close(factored.decoder(factored.masked_inputs), out.masked_logits)
+    torch.testing.assert_close(factored.decoder(factored.token_inputs), out.token_logits)
     teacher.encoder.hf.bert.save_pretrained(tmp_path / "body")
     headless = load_teacher(load_recipe(recipe_file, ["--teacher.path", str(tmp_path / "body")]), device=CPU)
     assert headless.gives == replace(teacher.gives, masked_logits=False, token_logits=False)

@@ -198,7 +198,8 @@ def test_parameters_are_those_of_the_model(trainable):
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
-    from unibert.models.encoder import Encoder, freeze
+    from unibert.models.encoder import Encoder
+    from unibert.models.student import freeze
 
     sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
     with torch.device("meta"):

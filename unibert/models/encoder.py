@@ -6,33 +6,27 @@ Legend of shapes: R rows, S width of a row, T = R*S, H hidden size, M masked tar
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
-from unibert.config import Recipe
-from unibert.errors import ConfigError, DataError
+from unibert.errors import DataError
 from unibert.models import architectures, attention
-from unibert.models.dropouts import add_dropouts
-from unibert.models.folders import newest_export, quiet_hf
-from unibert.models.heads import masked_lm_head, seeded, start_head
+from unibert.models.folders import quiet_hf
+from unibert.models.heads import last_product, left_out, masked_lm_head
 from unibert.models.wanted import Sizes, Wanted
 
 if TYPE_CHECKING:
     from unibert.data.batches import Batch
 
-log = logging.getLogger(__name__)
-
 EMBEDDING_TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-
-
 HIDDEN_DROPOUTS = ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout")
 ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 
@@ -54,6 +48,12 @@ class EncoderOutput(NamedTuple):
     """[R, S, H] hidden states of the layers that were wanted."""
     attention: dict[int, attention.Attended] = {}  # noqa: RUF012
     """Query, key and value [R, N, S, D] of the layers that were wanted."""
+    masked_inputs: Tensor | None = None
+    """[M, H] instead of masked_logits, where factors will do: the decoder would make the logits of them."""
+    token_inputs: Tensor | None = None
+    """[N, H] instead of token_logits."""
+    decoder: nn.Linear | None = None
+    """Of the inputs. A module, since DeepSpeed would hook a weight in a tuple again in each forward."""
 
     def states(self, layer: int, *, layers: int) -> Tensor:
         """[R, S, H] of a layer, of `layers` in all: 0 is what the embeddings give, the last one the last state."""
@@ -110,21 +110,36 @@ class Encoder(nn.Module):
                 output_hidden_states=bool(wanted.hidden),
             )
         hidden_TH = out.last_hidden_state.flatten(0, 1)
-        masked_MV = token_NV = None
+        decoder = self.decoder if wanted.factored else None
+        head: Any = self.logits if decoder is None else torch.compiler.disable(partial(self._inputs, decoder))
+        masked = token = None
         if wanted.masked_logits:
             assert target_positions is not None
-            masked_MV = self.logits(hidden_TH.index_select(0, target_positions))
+            masked = head(hidden_TH.index_select(0, target_positions))
         if wanted.token_logits:
             assert token_positions is not None
-            token_NV = self.logits(hidden_TH.index_select(0, token_positions))
+            token = head(hidden_TH.index_select(0, token_positions))
         states = {layer: out.hidden_states[layer] for layer in wanted.hidden}
-        return EncoderOutput(out.last_hidden_state, masked_MV, token_NV, states, attended)
+        if decoder is None:
+            return EncoderOutput(out.last_hidden_state, masked, token, states, attended)
+        return EncoderOutput(out.last_hidden_state, None, None, states, attended, masked, token, decoder)
 
     def logits(self, hidden_MH: Tensor) -> Tensor:
         """[M, V] of hidden states [M, H], by the masked-LM head."""
         if self.exact_head is not None:
             return self.exact_head(hidden_MH.float())
         return masked_lm_head(self.hf)(hidden_MH)
+
+    @property
+    def decoder(self) -> nn.Linear | None:
+        """The head's last product, where it can be left to the loss: not of a weight that ZeRO-3 has cut."""
+        decoder = last_product(self.exact_head or masked_lm_head(self.hf), vocabulary=self.vocabulary_size)
+        return None if decoder is None or hasattr(decoder.weight, "ds_id") else decoder
+
+    def _inputs(self, decoder: nn.Linear, hidden_MH: Tensor) -> Tensor:
+        """[M, H]: what the head would give its decoder."""
+        with left_out(decoder):
+            return self.logits(hidden_MH)
 
     def cast(self, dtype: torch.dtype) -> Encoder:
         """Weights in a precision, in place; buffers, as rotary frequencies, keep theirs."""
@@ -217,11 +232,17 @@ def packed_again(out: EncoderOutput, batch: Batch) -> EncoderOutput:
         return flat.view(*batch.document.shape, -1)
 
     hidden = {layer: gather(states) for layer, states in out.hidden.items()}
-    token_logits = out.token_logits
-    if token_logits is not None:  # by document there, by row here
-        order = torch.argsort(place[real])
-        token_logits = torch.empty_like(token_logits).index_copy_(0, order, token_logits)
-    return out._replace(last_hidden=gather(out.last_hidden), hidden=hidden, token_logits=token_logits)
+    order = torch.argsort(place[real])
+
+    def by_row(values: Tensor | None) -> Tensor | None:  # they are by document there
+        return None if values is None else torch.empty_like(values).index_copy_(0, order, values)
+
+    return out._replace(
+        last_hidden=gather(out.last_hidden),
+        hidden=hidden,
+        token_logits=by_row(out.token_logits),
+        token_inputs=by_row(out.token_inputs),
+    )
 
 
 def _apart(batch: Batch) -> Tensor:
@@ -262,130 +283,3 @@ def set_dropout(config: PretrainedConfig, *, dropout: float, attention_dropout: 
         for name in names:
             if hasattr(config, name):
                 setattr(config, name, value)
-
-
-def build_student(recipe: Recipe) -> Encoder:
-    """The student of a recipe in fp32: started, cut to its layers, with what must not move frozen.
-
-    The same recipe and seed give the same weights. The mode is train.
-
-    Raises:
-        ConfigError: layers that the source does not have.
-        DataError: the source or the tokenizer is missing.
-    """
-    student = recipe.student
-    with seeded(recipe.train.seed, purpose="student"):
-        if student.start == "random":
-            encoder = Encoder(AutoModelForMaskedLM.from_config(_random_config(recipe), attn_implementation="sdpa"))
-        else:
-            source = source_folder(recipe)
-            encoder, has_head = load_encoder(
-                source, dropout=student.dropout, attention_dropout=student.attention_dropout
-            )
-            if not has_head:
-                log.warning("%s has no masked-LM head: the student begins with a new one", source)
-                start_head(encoder.hf)
-            if student.teacher_layers is not None:
-                keep_layers(encoder, student.teacher_layers)
-            if student.embedding_rank is not None:
-                reduce_rank(encoder, student.embedding_rank)
-    add_dropouts(encoder.hf, student)
-    freeze(encoder, trainable=student.trainable)
-    return encoder.train()
-
-
-def source_folder(recipe: Recipe) -> Path:
-    """The Hugging Face folder a student with start = "teacher" copies from."""
-    if recipe.student.start_from is not None:
-        return newest_export(recipe.student.start_from)
-    assert recipe.teacher is not None, "the recipe's own check demands a teacher here"
-    return newest_export(recipe.teacher.path or recipe.teacher.trimmed)
-
-
-def keep_layers(encoder: Encoder, layers: tuple[int, ...]) -> None:
-    """Keep these layers, in this order, in place.
-
-    Raises:
-        ConfigError: a layer number that is out of range or named twice.
-    """
-    stack = encoder.hf.base_model.encoder
-    wrong = [layer for layer in layers if not 0 <= layer < len(stack.layer)]
-    if wrong or len(set(layers)) != len(layers) or not layers:
-        raise ConfigError(
-            f"student.teacher_layers = {list(layers)}: name each of the source's layers 0..{len(stack.layer) - 1} "
-            "at most once"
-        )
-    kept: list[Any] = [stack.layer[layer] for layer in layers]
-    for index, layer in enumerate(kept):
-        layer.attention.self.layer_idx = index
-    stack.layer = nn.ModuleList(kept)
-    encoder.hf.config.num_hidden_layers = len(layers)
-
-
-def reduce_rank(encoder: Encoder, rank: int) -> None:
-    """Make the word embeddings, and so the tied decoder, their best approximation of a rank, in place.
-
-    A factorised table A B, [V, rank] times [rank, H], multiplied out: BERT has no place for the factors, and so the
-    model is a plain BERT for whoever loads it. It is a start, and saves no memory.
-
-    Raises:
-        ConfigError: the rank is not below the width.
-    """
-    width = encoder.hidden_size
-    if rank >= width:
-        raise ConfigError(f"student.embedding_rank = {rank} reduces nothing: the source's embeddings are {width} wide")
-    table_VH = encoder.hf.get_input_embeddings().weight
-    with torch.no_grad():
-        wide_VH = table_VH.double()
-        _, axes_HH = torch.linalg.eigh(wide_VH.T @ wide_VH)  # ascending: the right singular vectors
-        own_HE = axes_HH[:, -rank:]
-        table_VH.copy_(wide_VH @ own_HE @ own_HE.T)
-
-
-def freeze(encoder: Encoder, *, trainable: str) -> None:
-    """Set requires_grad: `all`, `all_but_embeddings` (the tables, and so the tied decoder) or `head`.
-
-    The decoder's weight is the word embedding: it is frozen with the table, while its bias moves with the head.
-    """
-    body = encoder.hf.base_model
-    encoder.requires_grad_(True)
-    if trainable == "all_but_embeddings":
-        for name in EMBEDDING_TABLES:
-            getattr(body.embeddings, name).requires_grad_(False)
-    elif trainable == "head":
-        body.requires_grad_(False)
-    assert trainable in ("all", "all_but_embeddings", "head"), trainable
-
-
-def _random_config(recipe: Recipe) -> BertConfig:
-    folder = recipe.data.folder / "tokenizer"
-    if not (folder / "tokenizer.json").is_file():
-        raise DataError(f"{folder}: no tokenizer.json, and a random student takes its vocabulary from it")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    student = recipe.student
-    return BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=student.hidden_size,
-        num_hidden_layers=student.num_layers,
-        num_attention_heads=student.num_heads,
-        intermediate_size=student.intermediate_size,
-        max_position_embeddings=max(512, recipe.data.max_sequence_tokens),
-        hidden_dropout_prob=student.dropout,
-        attention_probs_dropout_prob=student.attention_dropout,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        architectures=["BertForMaskedLM"],
-    )
-
-
-def student_config(recipe: Recipe) -> PretrainedConfig:
-    """The Hugging Face configuration of `build_student(recipe)`, without reading any weight."""
-    student = recipe.student
-    if student.start == "random":
-        return _random_config(recipe)
-    config = AutoConfig.from_pretrained(source_folder(recipe), local_files_only=True)
-    set_dropout(config, dropout=student.dropout, attention_dropout=student.attention_dropout)
-    config.num_hidden_layers = len(student.teacher_layers or range(config.num_hidden_layers))
-    config.architectures = ["BertForMaskedLM"]
-    return config

@@ -38,6 +38,26 @@ def masked_lm_head(hf: PreTrainedModel) -> Any:
     raise TypeError(f"{type(hf).__name__} has no masked-LM head that we know")
 
 
+def last_product(head: nn.Module, *, vocabulary: int) -> nn.Linear | None:
+    """The layer of a head that makes the logits; None where no plain one does, as of weights that are elsewhere."""
+    made = [layer for layer in head.modules() if isinstance(layer, nn.Linear) and layer.out_features == vocabulary]
+    return made[-1] if made else None
+
+
+@contextmanager
+def left_out(layer: nn.Module) -> Iterator[None]:
+    """The layer gives back what it is given inside; hooks of all the others work as ever."""
+    layer.forward = _as_it_is
+    try:
+        yield
+    finally:
+        del layer.forward
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
 class _TableHead(nn.Module):
     """A head that multiplies by the word embeddings, given to it at each call."""
 

@@ -24,6 +24,8 @@ class Wanted:
     """Query, key and value of these layers, 1 to L."""
     last_hidden: bool = True
     """The last hidden state at every token; false where the logits alone are read, as a cache may hold no more."""
+    factored: bool = False
+    """Logits may come as their factors, the decoder and its inputs; of who wants or gives logits at all."""
 
     def __or__(self, other: Wanted) -> Wanted:
         return Wanted(
@@ -32,6 +34,7 @@ class Wanted:
             self.hidden | other.hidden,
             self.attention | other.attention,
             self.last_hidden or other.last_hidden,
+            self._takes_factors and other._takes_factors and (self.factored or other.factored),
         )
 
     def __sub__(self, given: Wanted) -> Wanted:
@@ -42,6 +45,10 @@ class Wanted:
             self.attention - given.attention,
             self.last_hidden and not given.last_hidden,
         )
+
+    @property
+    def _takes_factors(self) -> bool:
+        return self.factored or not (self.masked_logits or self.token_logits)
 
     def __bool__(self) -> bool:
         return self != Wanted(last_hidden=False)

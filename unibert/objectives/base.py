@@ -76,6 +76,10 @@ class MicroStep:
     teacher_unmasked: EncoderOutput | None = None
     joined: EncoderOutput | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """By what the total of each objective will be multiplied in the loss; speed alone depends on it."""
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """What objectives have computed together."""
 
     @cached_property
     def features_FH(self) -> Tensor:

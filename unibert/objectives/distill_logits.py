@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
-from kernels.divergence import Kind, divergence
 from unibert.data.batches import Batch
 from unibert.errors import ConfigError
-from unibert.models.encoder import EncoderOutput
 from unibert.models.wanted import Wanted
 from unibert.objective_tables import DistillLogits as DistillLogitsTable
+from unibert.objectives.at_targets import losses_at_targets, losses_at_tokens
 from unibert.objectives.base import MicroStep, Needs, Objective, Setting, Term
 from unibert.schema import Table
 
@@ -27,7 +24,8 @@ class DistillLogits(Objective):
     which changes no distribution, counts in it.
     Positions: the masked targets, or every token that is no padding (SSLD's unlabelled text; our name for it).
     Shapes: z [M, V] (or [N, V] at N tokens), one vocabulary on both sides. Needs: both models' logits there.
-    Cost: at all tokens both heads run on every one of them, about seven times as many as at 15 % masking.
+    Cost: no logits [M, V] are formed (kernels/head.py), except in ZeRO-3 and by teachers that give nothing else. At all
+    tokens both heads run on every one of them, about seven times as many as at 15 % masking.
     Tags: loss/distill_logits, teacher/agreement_top1.
     """
 
@@ -42,23 +40,20 @@ class DistillLogits(Objective):
                 f"distill_logits compares probabilities piece by piece, but the student has {ours} pieces and the "
                 f"teacher {theirs}: give both the recipe's tokenizer (unibert teacher trim), or turn it off"
             )
-        self.kind: Kind = table.divergence
-        self.temperature = table.temperature
+        self.table: DistillLogitsTable = table
         self.everywhere = table.positions == "all"
-        wanted = Wanted(token_logits=self.everywhere, masked_logits=not self.everywhere)
+        wanted = Wanted(token_logits=self.everywhere, masked_logits=not self.everywhere, factored=True)
         self.needs = Needs(student=wanted, teacher=replace(wanted, last_hidden=False))
 
     def count(self, batch: Batch) -> int:
         return batch.tokens if self.everywhere else batch.targets
 
     def term(self, at: MicroStep) -> Term:
-        student_MV, teacher_MV = self._logits(at.student), self._logits(at.teacher)
-        losses_M = divergence(student_MV, teacher_MV, kind=self.kind, temperature=self.temperature)
-        agree = (student_MV.detach().argmax(dim=-1) == teacher_MV.argmax(dim=-1)).sum()
-        return Term(total=losses_M.sum(), observed={"teacher/agreement_top1": (agree, float(self.count(at.batch)))})
-
-    def _logits(self, out: EncoderOutput | None) -> Tensor:
-        assert out is not None
-        logits = out.token_logits if self.everywhere else out.masked_logits
-        assert logits is not None
-        return logits
+        if self.everywhere:
+            found = losses_at_tokens(at, distill=self.table)
+        else:
+            found = losses_at_targets(at, self.setting.recipe, distill=self.table)
+        return Term(
+            total=found.divergence,
+            observed={"teacher/agreement_top1": (found.agreed, float(self.count(at.batch)))},
+        )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
 from unibert.data.batches import Batch
 from unibert.models.wanted import Wanted
+from unibert.objectives.at_targets import losses_at_targets
 from unibert.objectives.base import MicroStep, Needs, Objective, Term
 
 
@@ -13,18 +12,21 @@ class MaskedLM(Objective):
     """Cross-entropy of the true token at the masked positions.
 
     Formula: sum over targets m of -log softmax(z_m)[y_m]; nats; divided by the number of targets.
-    Shapes: z [M, V], y [M]. Needs: the student's masked logits. Cost: one head over M rows.
+    Shapes: z [M, V], y [M]. Needs: the student's head at the targets. Cost: one head over M rows, shared with
+    distill_logits; no logits [M, V] are formed (kernels/head.py), except in ZeRO-3.
     Tags: loss/masked_lm, loss_by_language/<code>.
     """
 
     name = "masked_lm"
-    needs = Needs(student=Wanted(masked_logits=True))
+    needs = Needs(student=Wanted(masked_logits=True, factored=True))
 
     def count(self, batch: Batch) -> int:
         return batch.targets
 
     def term(self, at: MicroStep) -> Term:
-        assert at.student is not None
-        assert at.student.masked_logits is not None
-        losses_M = F.cross_entropy(at.student.masked_logits.float(), at.batch.target_ids, reduction="none")
-        return Term(total=losses_M.sum(), per_target=losses_M.detach())
+        recipe = self.setting.recipe
+        distill = recipe.objectives.distill_logits
+        if at.teacher is None or (distill is not None and distill.positions == "all"):
+            distill = None  # some teachers do not read held-out text
+        found = losses_at_targets(at, recipe, distill=distill)
+        return Term(total=found.cross_entropy, per_target=found.cross_entropy_M)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
+from kernels.head import mlm_distill_head
 from unibert.data.batches import Batch
 from unibert.models.wanted import Wanted
+from unibert.objectives.at_targets import rows
 from unibert.objectives.base import MicroStep, Needs, Objective, Term
 
 
@@ -21,14 +21,13 @@ class TranslationLM(Objective):
     """
 
     name = "translation_lm"
-    needs = Needs(joined=Wanted(masked_logits=True))
+    needs = Needs(joined=Wanted(masked_logits=True, factored=True))
 
     def count(self, batch: Batch) -> int:
         return batch.joined.targets if batch.joined is not None else 0
 
     def term(self, at: MicroStep) -> Term:
         assert at.joined is not None
-        assert at.joined.masked_logits is not None
         assert at.batch.joined is not None
-        logits_KV = at.joined.masked_logits.float()
-        return Term(total=F.cross_entropy(logits_KV, at.batch.joined.target_ids, reduction="sum"))
+        found = mlm_distill_head(rows(at.joined), targets_M=at.batch.joined.target_ids)
+        return Term(total=found.cross_entropy)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,8 @@ class Teacher(ABC):
     """Whether it can answer to other text than training's, as to held-out text."""
     gives_unmasked: Wanted | None
     """Of its reading of text as it was before masking; None when it cannot read that."""
+    gives_factors = False
+    """Whether it can leave the last product of its head to the loss."""
     why = (
         "a teacher without masked-LM head needs one fitted first (unibert train demo_teacher), and one whose attention "
         "has no plain queries, keys and values gives none; or turn those objectives off"
@@ -127,7 +130,11 @@ class _Worker:
 
 
 def _tensors(out: EncoderOutput) -> list[Tensor]:
-    own = [out.last_hidden, out.masked_logits, out.token_logits, *out.hidden.values()]
+    own = [
+        out.last_hidden,
+        *(out.masked_logits, out.token_logits, out.masked_inputs, out.token_inputs),
+        *out.hidden.values(),
+    ]
     return [tensor for tensor in own if tensor is not None] + [t for kept in out.attention.values() for t in kept]
 
 
@@ -141,7 +148,11 @@ class Lessons:
     """
 
     def __init__(self, teacher: Teacher, *, masked: Wanted | None, unmasked: Wanted | None) -> None:
-        self.teacher, self.masked, self.unmasked = teacher, masked, unmasked
+        self.teacher = teacher
+        self.masked, self.unmasked = (
+            wanted and replace(wanted, factored=wanted.factored and teacher.gives_factors)
+            for wanted in (masked, unmasked)
+        )
         self.early = teacher.works_ahead
         """Whether asking before the answer is needed saves time."""
         self._batch: Batch | None = None

@@ -25,6 +25,8 @@ class ResidentTeacher(Teacher):
         ahead: see `Teacher`.
     """
 
+    gives_factors = True
+
     def __init__(self, encoder: Encoder, *, has_head: bool = True, ahead: bool = False) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         gives = encoder.gives
