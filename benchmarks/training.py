@@ -158,7 +158,7 @@ class Ddp:
 def mean_loss(model: Callable[..., Any], batch: Batch) -> torch.Tensor:
     """The masked LM's, of one micro-batch."""
     batch = batch.to(dist.device())
-    out = model(batch.input_ids, batch.position_ids, batch.attention_mask(), batch.target_positions)
+    out = model(batch.input_ids, batch.position_ids, batch.document, batch.target_positions)
     return F.cross_entropy(out.masked_logits.float(), batch.target_ids)
 
 

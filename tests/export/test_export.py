@@ -46,8 +46,9 @@ def answers(encoder, tokenizer):
     seen = ids["attention_mask"].bool()
     places = torch.arange(seen.shape[1]).expand_as(ids["input_ids"])
     targets = seen.flatten().nonzero().squeeze(1)
+    owner = torch.where(seen, torch.arange(len(seen))[:, None], -1)
     with torch.no_grad():
-        out = encoder(ids["input_ids"], places, seen[:, None, None, :] & seen[:, None, :, None], targets)
+        out = encoder(ids["input_ids"], places, owner, targets)
     return ids, out.last_hidden[seen], out.masked_logits
 
 

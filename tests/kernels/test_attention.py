@@ -1,10 +1,14 @@
 """Packed attention: both ways of computing it, against float64."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kernels import attention
 from kernels.attention import packed_attention
+from kernels.documents import Documents
 
 
 def example(*, dtype, rows=3, heads=2, width=24, head_width=8):
@@ -33,6 +37,40 @@ def test_values_and_gradients_are_near_float64(dtype):
     torch.testing.assert_close(found.double(), expected, **near)
     for part, source in zip(parts, sources, strict=True):
         torch.testing.assert_close(part.grad.double(), source.grad, **near)
+
+
+def by_loop(query, key, value, *, documents, scale):
+    """What varlen_attn computes, on a CPU."""
+    bounds = documents.starts.tolist()
+    out = []
+    for first, end in pairwise(bounds):
+        q, k, v = (x[first:end].transpose(0, 1) for x in (query, key, value))
+        out.append(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(0, 1))
+    return torch.cat(out)
+
+
+def test_documents_one_after_another_are_the_rows(monkeypatch):
+    monkeypatch.setattr(attention, "_varlen", by_loop)
+    parts, mask = example(dtype=torch.float64)
+    document = torch.tensor([[0] * 9 + [1] * 4 + [-1] * 11, [2] * 24, list(range(3, 27))])
+    sources, expected = exact(parts, mask)
+    found = attention.document_attention(*parts, documents=Documents.of(document))
+    there = (document >= 0)[:, None, :, None]
+    assert found.shape == expected.shape and not (found * ~there).any()
+    incoming = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * there
+    expected.backward(incoming)
+    found.backward(incoming)
+    torch.testing.assert_close(found * there, expected * there)
+    for part, source in zip(parts, sources, strict=True):
+        torch.testing.assert_close(part.grad, source.grad)
+
+
+def test_documents_are_read_so_on_a_gpu_in_half_precision_without_dropout():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert attention.by_documents(gpu, torch.bfloat16, dropout=0.0)
+    assert not attention.by_documents(gpu, torch.bfloat16, dropout=0.1)
+    assert not attention.by_documents(gpu, torch.float32, dropout=0.0)
+    assert not attention.by_documents(cpu, torch.bfloat16, dropout=0.0)
 
 
 def test_nothing_of_another_document_comes_in():

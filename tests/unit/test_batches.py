@@ -68,18 +68,6 @@ def test_every_document_has_a_target_of_its_own(folder):
         assert set(owners.tolist()) == set(range(batch.documents))
 
 
-def test_attention_is_document_equality(folder):
-    batch = stream(folder).step(0)[0]
-    mask = batch.attention_mask()
-    rows, width = batch.input_ids.shape
-    assert mask.shape == (rows, 1, width, width) and mask.dtype == torch.bool
-    for r in range(rows):
-        for q in range(width):
-            expected = [bool(batch.document[r, q] == batch.document[r, k]) for k in range(width)]
-            assert mask[r, 0, q].tolist() == expected
-    assert mask.any(-1).all(), "no softmax over nothing"
-
-
 def test_ranks_share_a_step_and_nothing_is_lost(folder):
     whole = torch.cat([batch.sample_ids for batch in stream(folder).step(2)])
     assert whole.tolist() == list(range(32, 48))

@@ -6,9 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
+from kernels import attention
+from tests.kernels.test_attention import by_loop
 from tests.tiny import make_workspace
 from unibert.config import load_recipe
 from unibert.errors import ConfigError, DataError
+from unibert.models import architectures
 from unibert.models.encoder import Encoder, load_encoder
 from unibert.models.folders import newest_export
 from unibert.models.student import build_student, freeze, keep_layers, student_config
@@ -45,16 +48,12 @@ def packed():
     return documents, ids, places, owner
 
 
-def mask_of(owner):
-    return owner[:, None, :, None] == owner[:, None, None, :]
-
-
 def test_packed_rows_equal_one_padded_document_a_row():
     encoder = tiny()
     documents, ids, places, owner = packed()
     targets = torch.tensor([15, 1, 7, 9])
     with torch.no_grad():
-        out = encoder(ids, places, mask_of(owner), targets)
+        out = encoder(ids, places, owner, targets)
         alone = torch.full((3, 6), PAD)
         for row, document in enumerate(documents):
             alone[row, : len(document)] = document
@@ -68,18 +67,37 @@ def test_packed_rows_equal_one_padded_document_a_row():
     assert out.masked_logits.shape == (4, 50) and out.masked_logits[0].isfinite().all()
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_documents_without_a_mask_equal_rows_with_one(monkeypatch, recompute):
+    """A GPU's way, with a CPU's kernel in it; the documents reach layers that are computed again too."""
+    encoder, seen = tiny(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train(), []
+    _, ids, places, owner = packed()
+    found = []
+    for here in (False, True):
+        monkeypatch.setattr(architectures, "by_documents", lambda *_, dropout, here=here: here and not dropout)
+        monkeypatch.setattr(attention, "_varlen", lambda *x, **words: seen.append(1) or by_loop(*x, **words))
+        if recompute:
+            encoder.hf.gradient_checkpointing_enable({"use_reentrant": False})
+        out = encoder(ids, places, owner, torch.tensor([1, 9]))
+        encoder.zero_grad()
+        (out.last_hidden[owner >= 0].square().sum() + out.masked_logits.logsumexp(-1).sum()).backward()
+        found.append([out.masked_logits, *(parameter.grad.clone() for parameter in encoder.parameters())])
+    assert len(seen) == (2 if recompute else 1) * encoder.num_layers
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_the_head_runs_only_where_asked():
     encoder = tiny()
     _, ids, places, owner = packed()
-    assert encoder(ids, places, mask_of(owner)).masked_logits is None
-    assert encoder(ids, places, mask_of(owner), torch.tensor([], dtype=torch.long)).masked_logits.shape == (0, 50)
+    assert encoder(ids, places, owner).masked_logits is None
+    assert encoder(ids, places, owner, torch.tensor([], dtype=torch.long)).masked_logits.shape == (0, 50)
 
 
-def test_padding_gives_no_nan_even_when_it_may_look_at_nothing():
+def test_padding_gives_no_nan():
     encoder = tiny().train()
     _, ids, places, owner = packed()
-    mask = mask_of(owner) & (owner >= 0)[:, None, :, None]
-    out = encoder(ids, places, mask, torch.tensor([1, 9]))
+    out = encoder(ids, places, owner, torch.tensor([1, 9]))
     assert out.last_hidden.isfinite().all()
     (out.last_hidden[owner >= 0].square().sum() + out.masked_logits.logsumexp(-1).sum()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
@@ -88,8 +106,8 @@ def test_padding_gives_no_nan_even_when_it_may_look_at_nothing():
 def test_bf16_gives_bf16_near_fp32():
     encoder = tiny()
     _, ids, places, owner = packed()
-    exact = encoder(ids, places, mask_of(owner), torch.tensor([1]))
-    low = encoder.to(torch.bfloat16)(ids, places, mask_of(owner), torch.tensor([1]))
+    exact = encoder(ids, places, owner, torch.tensor([1]))
+    low = encoder.to(torch.bfloat16)(ids, places, owner, torch.tensor([1]))
     assert low.last_hidden.dtype == low.masked_logits.dtype == torch.bfloat16
     assert (low.last_hidden.float() - exact.last_hidden)[owner >= 0].abs().mean() < 0.03
 
@@ -108,7 +126,7 @@ def test_exactly_what_is_trainable_moves(trainable):
     _, ids, places, owner = packed()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     optimizer = torch.optim.AdamW((p for p in encoder.parameters() if p.requires_grad), lr=1e-2, weight_decay=0.1)
-    out = encoder(ids, places, mask_of(owner), torch.tensor([1, 9]))
+    out = encoder(ids, places, owner, torch.tensor([1, 9]))
     assert out.last_hidden.requires_grad is (trainable != "head")
     (out.masked_logits.float().logsumexp(-1) - out.masked_logits[:, 7]).sum().backward()
     optimizer.step()
@@ -211,7 +229,7 @@ def test_hidden_states_and_attention_of_the_layers_that_are_wanted():
     encoder = tiny().eval()
     _, ids, places, owner = packed()
     wanted = Wanted(hidden=frozenset({0, 1}), attention=frozenset({1, 2}))
-    out = encoder(ids, places, mask_of(owner), wanted=wanted)
+    out = encoder(ids, places, owner, wanted=wanted)
     assert out.masked_logits is None and set(out.hidden) == {0, 1} and set(out.attention) == {1, 2}
     torch.testing.assert_close(out.states(2, layers=2), out.last_hidden, rtol=0, atol=0)
     layer = encoder.hf.base_model.encoder.layer[1].attention.self
@@ -220,7 +238,7 @@ def test_hidden_states_and_attention_of_the_layers_that_are_wanted():
         expected = getattr(layer, name)(out.hidden[1])
         expected = expected.unflatten(-1, (heads, -1)).transpose(1, 2)
         torch.testing.assert_close(found, expected)
-    plain = encoder(ids, places, mask_of(owner))
+    plain = encoder(ids, places, owner)
     assert torch.equal(plain.last_hidden, out.last_hidden) and not plain.attention and not plain.hidden
 
 

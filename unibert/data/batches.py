@@ -74,13 +74,6 @@ class Batch:
     foreign_words: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """int64 [F]: our places of the words that foreign.word_positions has the teacher's of; ascending as those."""
 
-    def attention_mask(self) -> Tensor:
-        """Bool [R, 1, S, S]: true where query and key are of one document.
-
-        Padding sees padding, so that no row of a softmax is empty; nothing reads what comes out there.
-        """
-        return self.document[:, None, :, None] == self.document[:, None, None, :]
-
     @cached_property
     def token_positions(self) -> Tensor:
         """int64 [N]: places that are no padding, as indices into the flattened R*S."""

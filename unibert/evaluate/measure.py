@@ -224,7 +224,7 @@ def masked_forward(encoder: Encoder) -> Callable[[Batch], Tensor]:
     """The encoder as `heldout_masked` calls it: a batch to its masked logits [M, V]."""
 
     def forward(batch: Batch) -> Tensor:
-        out = encoder(batch.input_ids, batch.position_ids, batch.attention_mask(), batch.target_positions)
+        out = encoder(batch.input_ids, batch.position_ids, batch.document, batch.target_positions)
         assert out.masked_logits is not None
         return out.masked_logits
 

@@ -79,7 +79,7 @@ class HeldoutWatch:
         """Tag -> value, equal on every rank. Every rank calls it, with dropout off; see `HeldoutLosses.look`."""
 
         def logits(batch: Batch) -> Tensor:
-            out = encode(batch.input_ids, batch.position_ids, batch.attention_mask(), batch.target_positions)
+            out = encode(batch.input_ids, batch.position_ids, batch.document, batch.target_positions)
             assert out.masked_logits is not None
             return out.masked_logits
 

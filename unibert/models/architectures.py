@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kernels.attention import by_documents
+from kernels.documents import Documents
 from unibert.models import attention
 from unibert.models.wanted import Sizes, Wanted
 
@@ -57,11 +59,34 @@ def first_position(hf: PreTrainedModel) -> int:
     return 0 if padding is None else padding + 1
 
 
-def masks(config: Any, mask: Tensor) -> Any:
-    """The mask [R, 1, S, S] as the model wants it: a band of it besides, for layers with a window."""
+def within_documents(config: Any, document_RS: Tensor, *, dtype: torch.dtype, dropout: float) -> dict[str, Any]:
+    """What tells the model, as arguments of its forward, that a token sees its own document alone.
+
+    Args:
+        config: of the model.
+        document_RS: the document of each token, -1 where there is none.
+        dtype: of what the attention works with.
+        dropout: of attention weights.
+    """
+    plain = packs(config) and not is_deberta(config) and not _has_windows(config)
+    if plain and by_documents(document_RS.device, dtype, dropout=dropout):
+        return {"documents": Documents.of(document_RS), "attention_mask": None}
+    return {"attention_mask": _masks(config, document_RS)}
+
+
+def _has_windows(config: Any) -> bool:
+    return "sliding_attention" in (getattr(config, "layer_types", None) or ())
+
+
+def _masks(config: Any, document_RS: Tensor) -> Any:
+    """bool [R, 1, S, S], true where a token may look; for layers with a window a band of it besides.
+
+    Padding sees padding, so that no row of a softmax is empty; nothing reads what comes out there.
+    """
     if not packs(config):
-        return mask[:, 0, 0].long()  # one document a row: what its first token sees
-    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return (document_RS >= 0).long()  # one document a row
+    mask = document_RS[:, None, :, None] == document_RS[:, None, None, :]
+    if not _has_windows(config):
         return mask
     place_S = torch.arange(mask.shape[-1], device=mask.device)
     near_SS = (place_S[:, None] - place_S[None, :]).abs() <= config.sliding_window

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from kernels.attention import packed_attention
+from kernels.attention import document_attention, packed_attention
+from kernels.documents import Documents
 
 NAME = "unibert"
 
@@ -55,13 +56,17 @@ def _forward(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    documents: Documents | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     layer = getattr(module, "layer_idx", None)
     # Not again when a checkpointed layer is computed anew in the backward pass, which is outside of `recorded`.
     if _recording.kept is not None and layer is not None and layer + 1 in _recording.wanted:
         _recording.kept[layer + 1] = Attended(query, key, value)
-    out_RNSD = packed_attention(query, key, value, mask=attention_mask, dropout=dropout, scale=scaling)
+    if documents is None:
+        out_RNSD = packed_attention(query, key, value, mask=attention_mask, dropout=dropout, scale=scaling)
+    else:
+        out_RNSD = document_attention(query, key, value, documents=documents, scale=scaling)
     return out_RNSD.transpose(1, 2).contiguous(), None
 
 

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         self,
         input_ids: Tensor,
         position_ids: Tensor,
-        attention_mask: Tensor,
+        document: Tensor,
         target_positions: Tensor | None = None,
         wanted: Wanted | None = None,
         token_positions: Tensor | None = None,
@@ -89,14 +89,12 @@ class Encoder(nn.Module):
         Args:
             input_ids: int64 [R, S].
             position_ids: int64 [R, S], starting again at 0 in each document.
-            attention_mask: bool [R, 1, S, S], true where a token may look.
+            document: int64 [R, S], the document of each token, -1 for padding; a token sees its own alone.
             target_positions: int64 [M], indices into the flattened R*S; the head runs on these alone.
             wanted: what to give besides the last hidden state; when absent the masked logits, if there are targets.
             token_positions: int64 [N], indices of all tokens; needed for wanted.token_logits alone.
         """
         wanted = wanted or Wanted(masked_logits=target_positions is not None)
-        # A softmax over nothing is NaN: every token, padding too, sees at least itself.
-        itself = torch.eye(input_ids.shape[1], dtype=torch.bool, device=attention_mask.device)
         body = self.hf.base_model
         moves = any(parameter.requires_grad for parameter in body.parameters())
         with (
@@ -106,7 +104,9 @@ class Encoder(nn.Module):
             out = body(
                 input_ids=input_ids,
                 position_ids=position_ids + self.first_position,
-                attention_mask=architectures.masks(self.hf.config, attention_mask | itself),
+                **architectures.within_documents(
+                    self.hf.config, document, dtype=body.dtype, dropout=self._attention_dropout
+                ),
                 output_hidden_states=bool(wanted.hidden),
             )
         hidden_TH = out.last_hidden_state.flatten(0, 1)
@@ -140,6 +140,11 @@ class Encoder(nn.Module):
         """[M, H]: what the head would give its decoder."""
         with left_out(decoder):
             return self.logits(hidden_MH)
+
+    @property
+    def _attention_dropout(self) -> float:
+        drops = [getattr(self.hf.config, name, 0.0) for name in ATTENTION_DROPOUTS]
+        return max(drops) if self.training else 0.0
 
     def cast(self, dtype: torch.dtype) -> Encoder:
         """Weights in a precision, in place; buffers, as rotary frequencies, keep theirs."""
@@ -194,7 +199,7 @@ def encode_rows(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wante
     return model(
         batch.input_ids,
         batch.position_ids,
-        batch.attention_mask(),
+        batch.document,
         batch.target_positions if wanted.masked_logits else None,
         wanted,
         batch.token_positions if wanted.token_logits else None,

@@ -86,7 +86,7 @@ def read_targets(encoder: Encoder, recipe: Recipe, *, shards: ShardSet) -> tuple
         for micro in stream.step(step):
             here = micro.to(device)
             with torch.no_grad():
-                states_RSH = reader(here.input_ids, here.position_ids, here.attention_mask()).last_hidden
+                states_RSH = reader(here.input_ids, here.position_ids, here.document).last_hidden
             hidden.append(states_RSH.flatten(0, 1)[here.target_positions].float().cpu())
             targets.append(micro.target_ids)
     return torch.cat(hidden), torch.cat(targets)
