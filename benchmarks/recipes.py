@@ -145,8 +145,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
 
 Made by `python benchmarks/recipes.py` on real text, in {"/".join(map(str, sorted(steps)))} steps on
 {"/".join(map(str, sorted(ranks)))} ranks (CPU) by the deepspeed launcher. So few steps show that every part works, not
-which system is best. Each run went on from its last checkpoint but one in a copy and came to the same bits; each export
-was read by `AutoModelForMaskedLM`.
+which system is best, and the machine was shared, so that speeds tell little. Each run went on from its last
+checkpoint but one in a copy and came to the same bits; each export was read by `AutoModelForMaskedLM`.
 
 """
         + table(header, rows)
