@@ -6,6 +6,7 @@ fields, which config.py checks. Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,6 +178,10 @@ class Train:
     there aside and start over; or the path of a checkpoint."""
 
     def run(self, overrides: Sequence[str]) -> None:
+        from unibert.runtime.stop import remember_signals
+
+        if "SLURM_STEP_ID" in os.environ:  # it signals whom it pre-empts, the ranks that have not begun too
+            remember_signals()
         recipe = load_recipe(self.recipe, overrides)
         from unibert.trainer import train
 

@@ -78,6 +78,8 @@ MinJobAge=86400
 MailProg=/bin/true
 SlurmdParameters=config_overrides
 PropagateResourceLimits=NONE
+# Jobs are as patient as who submits them; the daemons are not, since they have to answer in time.
+PropagatePrioProcess=1
 E
     for i in $(seq "$NODES"); do
       echo "NodeName=node$i NodeHostname=node$i NodeAddr=$(address "$i") Port=$((PORT + i)) CPUs=2 RealMemory=4000"
@@ -155,6 +157,7 @@ stop() {
   ip link del "$BRIDGE" 2>/dev/null || true
 }
 
+renice --priority 0 --pid $$ >/dev/null 2>&1 || true # see PropagatePrioProcess
 case "${1:-}" in
   start | stop) "$1" ;;
   crash | boot) "$1" "$2" ;;
