@@ -19,6 +19,7 @@ from unibert import __version__
 from unibert.commands import Entities, Evaluate, ReportCommand, no_overrides
 from unibert.config import field_help, load_recipe, parallel_help, source_help
 from unibert.errors import INTERRUPTED, ConfigError, UnibertError
+from unibert.slurm.command import Slurm
 
 RecipeName = Annotated[str, tyro.conf.Positional]
 
@@ -243,6 +244,7 @@ COMMANDS: dict[str, type[Any]] = {
     "report": ReportCommand,
     "export": Export,
     "entities": Entities,
+    "slurm": Slurm,
     "summary": Summary,
     "fields": Fields,
 }
