@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from unibert import __version__
-from unibert.commands import Entities, Evaluate, ReportCommand, no_overrides
+from unibert.commands import Entities, Evaluate, Preflight, ReportCommand, no_overrides
 from unibert.config import field_help, load_recipe, parallel_help, source_help
 from unibert.errors import INTERRUPTED, ConfigError, UnibertError
 from unibert.slurm.command import Slurm
@@ -240,6 +240,7 @@ COMMANDS: dict[str, type[Any]] = {
     "serve-teacher": ServeTeacher,
     "plan": PlanCommand,
     "train": Train,
+    "preflight": Preflight,
     "evaluate": Evaluate,
     "report": ReportCommand,
     "export": Export,
