@@ -324,6 +324,18 @@ echo "JobId=50 ArrayJobId=50 ArrayTaskId=3%1 JobState=PENDING Reason=JobArrayTas
     assert (waiting.name, waiting.state, waiting.began) == ("50_[3%1]", "PENDING", None)
 
 
+def test_a_cluster_that_does_not_answer_hides_nothing_of_the_run(checkout: Checkout, capsys):
+    """squeue leaves with 0 when it could not ask."""
+    run_folder(checkout)
+    checkout.unibert("small.toml --submit")
+    (checkout.folder / "squeue.json").write_text('{"errors": [{"source": "slurm_load_jobs"}], "jobs": []}')
+    checkout.command("scontrol", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    capsys.readouterr()
+    checkout.unibert("status small.toml", expect=6)
+    said = capsys.readouterr()
+    assert "step 22 of 40" in said.out and "Unable to contact" in said.err
+
+
 def test_stop_takes_the_rest_of_a_chain_out_before_it_asks_the_run_to_leave(checkout: Checkout, capsys):
     run = run_folder(checkout)
     checkout.unibert("small.toml --chain 3 --submit")

@@ -83,15 +83,9 @@ def known(jobs: Sequence[Submitted]) -> list[Known]:
     wanted = [job.job for job in jobs]
     if not wanted:
         return []
-    code, text, said = call("squeue", "--json", "--me", "--states=all")
-    try:
-        found = [_from_json(entry) for entry in json.loads(text)["jobs"]] if code == 0 else None
-    except (ValueError, KeyError, TypeError):
-        found = None
+    found = _ask_squeue()
     if found is None:
         found = [entry for number in wanted for entry in _ask_scontrol(number)]
-    elif not found and said:
-        raise MachineError(f"squeue: {said}")
     return sorted((entry for entry in found if entry.job in wanted), key=lambda entry: (entry.job, _member(entry)))
 
 
@@ -116,6 +110,16 @@ def call(*words: str, environ: dict[str, str] | None = None) -> tuple[int, str, 
     except subprocess.TimeoutExpired:
         raise MachineError(f"{words[0]} has not answered for {SECONDS} s: is the SLURM controller up?") from None
     return done.returncode, done.stdout, done.stderr.strip()
+
+
+def _ask_squeue() -> list[Known] | None:
+    """All of the user's jobs; None where squeue has no JSON, or could not ask and yet leaves with 0."""
+    code, text, _ = call("squeue", "--json", "--me", "--states=all")
+    try:
+        answer = json.loads(text)
+        return None if code or answer.get("errors") else [_from_json(entry) for entry in answer["jobs"]]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _member(entry: Known) -> int:

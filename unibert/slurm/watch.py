@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from unibert.config import Recipe
+from unibert.config import Recipe, load_recipe
 from unibert.data.exports import newest_export
 from unibert.errors import ConfigError, DataError, MachineError
 from unibert.observe.metrics_file import NAME, read_metrics
@@ -21,12 +21,15 @@ SHOWN = ("loss/total", "eval/masked_cross_entropy", "speed/tokens_per_second")
 
 def status(recipe: Recipe) -> None:
     """Print how far the run is, what is saved, and where its jobs are."""
-    print("\n".join([*progress(recipe), *job_lines(recipe)]))
+    for lines in (progress, job_lines):  # the first is worth saying when SLURM does not answer
+        print("\n".join(lines(recipe)), flush=True)
 
 
 def progress(recipe: Recipe) -> list[str]:
     """What the run folder says."""
-    run, steps = recipe.run_folder, recipe.train.steps
+    run = recipe.run_folder
+    began_with = run / "recipe.toml"  # its overrides need not be typed again
+    steps = (load_recipe(began_with) if began_with.is_file() else recipe).train.steps
     rows = read_metrics(run / NAME)
     lines = [f"run       {run}: nothing logged yet"]
     if rows:
