@@ -110,7 +110,8 @@ def newer(job: int, state: str, *, member: int | None = None, waiting: str = "",
 
 def test_the_script_is_the_readable_file_with_its_lines_filled_in(checkout: Checkout, capsys):
     line = (
-        "small.toml --nodes 2 --tasks-per-node 2 --gpus-per-node 2 --time 1:00:00 --qos 'night shift' --train.steps 9"
+        "small.toml --nodes 2 --tasks-per-node 2 --gpus-per-node 2 --time 1:00:00 --qos 'night shift' "
+        "--sbatch mem=8G exclude=node[7-8] exclusive --train.steps 9"
     )
     checkout.unibert(line)
     out, err = capsys.readouterr()
@@ -119,8 +120,16 @@ def test_the_script_is_the_readable_file_with_its_lines_filled_in(checkout: Chec
     assert subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True).stderr == ""
     file = (ROOT / "launch_slurm/train.sbatch").read_text().splitlines()
     named = [row for row in script if row.startswith("#SBATCH")]
-    for wanted in ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2", "--time=1:00:00", '--qos="night shift"'):
+    for wanted in (
+        "--nodes=2",
+        "--ntasks-per-node=2",
+        "--gpus-per-node=2",
+        "--time=1:00:00",
+        '--qos="night shift"',
+        "--mem=8G",
+    ):
         assert f"#SBATCH {wanted}" in named
+    assert {"#SBATCH --exclude=node[7-8]", "#SBATCH --exclusive"} <= set(named)
     assert len({row.split("=")[0] for row in named}) == len(named), "an option is there twice"
     body = [row for row in file if row and not row.startswith("#SBATCH")]
     assert [row for row in script if row in body] == body

@@ -37,6 +37,8 @@ class Options:
     """Account that is charged."""
     qos: str | None = None
     """Quality of service."""
+    sbatch: tuple[str, ...] = ()
+    """More options of sbatch for each job, without their dashes, as in mem=64G exclude=node7."""
     stages: str = "train"
     """What to run one after the other, with commas between: some of teacher-fetch, data, teacher-trim, pairs,
     cache-teacher, train, evaluate, export."""

@@ -87,6 +87,7 @@ def job_of(name: str, *, recipe: Recipe, options: Options, overrides: Sequence[s
     folder = folder_of(recipe)
     log = f"{folder}/{name}-{'%A_%a' if members else '%j'}.out"
     given = {"job-name": f"{recipe.name}-{name}", "output": log, **_asked(name, stage, options)}
+    given |= {key: value for key, _, value in (word.partition("=") for word in options.sbatch)}
     if members:
         given["array"] = f"1-{chain}%1" if chain else f"0-{members - 1}"
     elif stage.array:
@@ -154,5 +155,5 @@ def _command(options: Options, overrides: Sequence[str]) -> str:
     for name, value in vars(options).items():
         if name in ("what", "submit") or value == getattr(defaults, name):
             continue
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join([*words, *overrides])

@@ -13,19 +13,8 @@ from unibert.errors import ConfigError, MachineError
 from unibert.slurm import jobs
 from unibert.slurm.stages import Job, folder_of
 
-# What env.sh may set wins over a script's lines, so what was asked for by name is taken out of its way.
-VARIABLES = {
-    "partition": "SBATCH_PARTITION",
-    "account": "SBATCH_ACCOUNT",
-    "qos": "SBATCH_QOS",
-    "time": "SBATCH_TIMELIMIT",
-    "gpus-per-node": "SBATCH_GPUS_PER_NODE",
-    "array": "SBATCH_ARRAY_INX",
-    "job-name": "SBATCH_JOB_NAME",
-    "output": "SBATCH_OUTPUT",
-    "requeue": "SBATCH_REQUEUE",
-    "no-requeue": "SBATCH_NO_REQUEUE",
-}
+# Their names are the options', but for these.
+VARIABLES = {"time": "SBATCH_TIMELIMIT", "array": "SBATCH_ARRAY_INX", "mem": "SBATCH_MEM_PER_NODE"}
 
 
 def say(text: str) -> None:
@@ -123,6 +112,9 @@ def _sbatch(job: Job, *words: str) -> tuple[int, str, str]:
 
 
 def environment_for(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the SBATCH_ variables that would overrule what was filled in."""
-    overruled = {VARIABLES[name] for name in job.given if name in VARIABLES}
+    """The environment without the SBATCH_ variables that would overrule what was filled in.
+
+    sbatch believes them, which env.sh may set, before a script's own lines.
+    """
+    overruled = {VARIABLES.get(name, f"SBATCH_{name.replace('-', '_').upper()}") for name in job.given}
     return {name: value for name, value in environ.items() if name not in overruled}
