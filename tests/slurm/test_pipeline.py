@@ -7,12 +7,14 @@ import pytest
 
 from tests.runs import metrics
 from tests.slurm.cluster import Cluster, Job
+from tests.slurm.survival import last_step
 from tests.tiny import make_workspace
 from unibert.slurm import jobs
 
 pytestmark = pytest.mark.slurm
 SECONDS = 600
 """Some ten times what anything here takes on two quiet cores."""
+LONG = ("--nodes", 2, "--cpus-per-task", 1, "--save.every_steps", 10000, "--log.evaluate_every_steps", 10000)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +56,11 @@ def test_train_evaluate_export(cluster, recipe):
 def test_a_chain_goes_on_where_the_one_before_was_ended(cluster, recipe):
     """The first member saves when its limit is near, the second ends the run, the third has nothing to do."""
     run = recipe.parent / "runs/chained"
-    words = ("--nodes", 2, "--cpus-per-task", 1, "--chain", 3, "--name", "chained", "--train.steps", 300)
+    words = ("--chain", 3, "--name", "chained", "--train.steps", 300, *LONG)
     unibert(cluster, recipe, "--stages", "train,export", "--submit", *words)
     there = submitted(cluster, run)
     train = there["train"]
-    train.wait(lambda: (run / "metrics.jsonl").exists() and metrics(run), seconds=SECONDS, what="a step")
+    train.wait(lambda: last_step(run) >= 1, seconds=SECONDS, what="a step")
     cluster.ask("scancel", "--signal=USR1", "--batch", f"{train.id}_1")
     there["export"].finish(seconds=SECONDS)
     codes = {facts["ArrayTaskId"]: facts["ExitCode"] for facts in train.members()}
@@ -72,11 +74,11 @@ def test_a_chain_goes_on_where_the_one_before_was_ended(cluster, recipe):
 @pytest.mark.slow
 def test_stop_saves_and_takes_everything_else_out(cluster, recipe):
     run = recipe.parent / "runs/stopped"
-    words = ("--nodes", 2, "--cpus-per-task", 1, "--chain", 3, "--name", "stopped", "--train.steps", 100000)
-    unibert(cluster, recipe, "--stages", "train,export", "--submit", "--launcher", "deepspeed", *words)
+    words = ("--chain", 3, "--launcher", "deepspeed", "--name", "stopped", "--train.steps", 100000, *LONG)
+    unibert(cluster, recipe, "--stages", "train,export", "--submit", *words)
     there = submitted(cluster, run)
     train = there["train"]
-    train.wait(lambda: (run / "metrics.jsonl").exists() and metrics(run), seconds=SECONDS, what="a step")
+    train.wait(lambda: last_step(run) >= 1, seconds=SECONDS, what="a step")
     unibert(cluster, "stop", recipe, "--name", "stopped")
     train.wait(train.over, seconds=SECONDS, what="the end of the chain")
     there["export"].wait(there["export"].over, seconds=SECONDS, what="the end of what waited for it")
