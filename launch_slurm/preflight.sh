@@ -7,7 +7,7 @@
 set -u
 folder=$1
 shift
-[ "$SLURM_JOB_NUM_NODES" -gt 1 ] && [ "${UNIBERT_PREFLIGHT:-1}" != 0 ] || exit 0
+[ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && [ "${UNIBERT_PREFLIGHT:-1}" != 0 ] || exit 0
 
 # shellcheck disable=SC2206  # it is words
 container=(${UNIBERT_SRUN:-}) # as in train.sbatch

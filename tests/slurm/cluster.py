@@ -85,12 +85,14 @@ class Cluster:
         assert done.returncode == 0, f"lab.sh {' '.join(words)}: {output}"
         return output
 
-    def ask(self, *words: str, seconds: float = 30, expect: int | None = 0, **environ: str) -> str:
+    def ask(
+        self, *words: str, seconds: float = 30, expect: int | None = 0, checkout: Path = ROOT, **environ: str
+    ) -> str:
         """What a SLURM command prints."""
         done = subprocess.run(
             words,
             env=self.environ | environ,
-            cwd=ROOT,
+            cwd=checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,12 +101,12 @@ class Cluster:
         assert expect is None or done.returncode == expect, f"{' '.join(words)}: {done.returncode}: {done.stdout}"
         return done.stdout
 
-    def submit(self, *words: str, log: Path | None = None, **environ: str) -> Job:
-        """sbatch, from the checkout; `words` are its options, the script and the script's words."""
+    def submit(self, *words: str, log: Path | None = None, checkout: Path = ROOT, **environ: str) -> Job:
+        """sbatch, from a checkout; `words` are its options, the script and the script's words."""
         output = [] if log is None else [f"--output={log}"]
-        answer = self.ask("sbatch", "--parsable", *output, *words, **environ)
+        answer = self.ask("sbatch", "--parsable", *output, *words, checkout=checkout, **environ)
         number = int(answer.strip().splitlines()[-1].split(";")[0])
-        return Job(self, number, log or ROOT / f"slurm-{number}.out")
+        return Job(self, number, log or checkout / f"slurm-{number}.out")
 
 
 @dataclass(frozen=True)

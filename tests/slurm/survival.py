@@ -36,19 +36,25 @@ class Trial:
     run: Path
 
     def wait_for_step(self, step: int) -> None:
-        self.job.wait(lambda: last_step(self.run) >= step, seconds=PATIENCE_SECONDS, what=f"step {step}")
+        """It has trained so far, by its log."""
+        self.job.wait(lambda: f"step={step}/" in self.job.said(), seconds=PATIENCE_SECONDS, what=f"step {step}")
 
     def resumed(self) -> int:
         """How often a step has followed on a start from a checkpoint."""
         return len(re.findall(r"going on from .*\n(?:.*\n)*?.*\bstep=", self.job.said()))
 
-    def recovery(self, event: Callable[[Trial], None], *, at: int = STEP_OF_EVENT) -> float:
-        """Seconds from an event, at a step, to the first step thereafter."""
-        self.wait_for_step(at)
-        before, began = self.resumed(), time.time()
+    def starts(self) -> int:
+        """How often ranks have been started."""
+        return self.job.said().count(" ranks on ")
+
+    def recovery(self, event: Callable[[Trial], None]) -> tuple[float, float]:
+        """Seconds from an event to the next start of ranks, which are SLURM's, and to the first step thereafter."""
+        self.wait_for_step(STEP_OF_EVENT)
+        starts, resumed, began = self.starts(), self.resumed(), time.time()
         event(self)
-        again = self.job.wait(lambda: self.resumed() > before, seconds=PATIENCE_SECONDS, what="training again")
-        return again - began
+        started = self.job.wait(lambda: self.starts() > starts, seconds=PATIENCE_SECONDS, what="the next start")
+        again = self.job.wait(lambda: self.resumed() > resumed, seconds=PATIENCE_SECONDS, what="training again")
+        return started - began, again - began
 
     def trace(self) -> list[tuple[float, ...]]:
         return trace(self.run, TAGS)
@@ -68,6 +74,15 @@ def submit(
         log=recipe.parent / f"{name}.log", **{"UNIBERT_PREFLIGHT": "0", **environ},
     )  # fmt: skip
     return Trial(job, run)
+
+
+def submit_light(cluster: Cluster, checkout: Path, name: str, *words: str, **environ: str) -> Trial:
+    """Submit a run of light.py's trainer on two nodes."""
+    job = cluster.submit(
+        "--nodes=2", *words, "launch_slurm/train.sbatch", name,
+        checkout=checkout, **{"UNIBERT_PREFLIGHT": "0", **environ},
+    )  # fmt: skip
+    return Trial(job, checkout / "runs" / name)
 
 
 def last_step(run: Path) -> int:
@@ -108,7 +123,7 @@ def scancel_signal(trial: Trial) -> None:
 
 def kill_a_rank(trial: Trial) -> None:
     """What a node that is out of memory does to the second rank."""
-    os.kill(rank_process(trial.job, 1), signal.SIGKILL)
+    os.kill(rank_processes(trial.job)[1], signal.SIGKILL)
 
 
 def pre_empt(trial: Trial) -> None:
@@ -131,16 +146,21 @@ def cut_the_last_node(trial: Trial) -> None:
     trial.job.cluster.lab("cut", trial.nodes()[-1])
 
 
-def rank_process(job: Job, rank: int) -> int:
-    """The process id of a rank."""
-    wanted = {f"SLURM_PROCID={rank}", f"SLURM_JOB_ID={job.id}"}
+def cut_the_first_node(trial: Trial) -> None:
+    """The one with the batch script, which runs on and must not stop its successor."""
+    trial.job.cluster.lab("cut", trial.nodes()[0])
+
+
+def rank_processes(job: Job) -> dict[int, int]:
+    """Process id by rank."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
-            if words[1:4] == ["-m", "unibert", "train"]:
-                environ = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-                if wanted <= set(environ):
-                    return int(folder.name)
+            environ = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-    raise AssertionError(f"no process of rank {rank}")
+        if words[1:4] == ["-m", "unibert", "train"] and f"SLURM_JOB_ID={job.id}" in environ:
+            rank = next(word for word in environ if word.startswith("SLURM_PROCID="))
+            found[int(rank.partition("=")[2])] = int(folder.name)
+    return found

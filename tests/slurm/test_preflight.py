@@ -48,7 +48,7 @@ def test_bad_nodes_are_left_out(recipe, local, tmp_path):
     with Cluster(tmp_path / "lab", nodes=4) as cluster:
         fill_temporary_folder(cluster, "node2", local)
         cluster.lab("enter", "node4", "mount", "--bind", str(changed), str(ROOT / "unibert/errors.py"))
-        job = look(cluster, recipe, tmp_path, "--nodes=2-4", "--ntasks-per-node=2", TMPDIR=str(local))
+        job = look(cluster, recipe, tmp_path, "--nodes=2-4", TMPDIR=str(local))
         said = job.finish(seconds=survival.PATIENCE_SECONDS)
     assert "bad node node2 TMPDIR" in said
     assert "bad node node4 other code than most nodes" in said

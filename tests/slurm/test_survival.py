@@ -14,7 +14,7 @@ import pytest
 from benchmarks import rows
 from tests.slurm import survival
 from tests.slurm.cluster import Cluster
-from tests.slurm.survival import PATIENCE_SECONDS, STEPS, Trial, submit, undisturbed
+from tests.slurm.survival import PATIENCE_SECONDS, STEPS, Trial, rank_processes, submit, undisturbed
 from tests.tiny import make_workspace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.dist]
@@ -32,19 +32,21 @@ def expected(recipe) -> list:
     return trace
 
 
-def note(what: str, seconds: float, *, ranks: str = "2") -> None:
-    print(f"{what}: training again after {seconds:.1f} s")
+def note(what: str, seconds: tuple[float, float], *, ranks: str = "2") -> None:
+    print(f"{what}: ranks are started again after {seconds[0]:.1f} s, training again after {seconds[1]:.1f} s")
     if os.environ.get("SLURM_RECOVERY_SAVE") == "1":
-        load = f"CPU, 2 cores, load {os.getloadavg()[0]:.0f}"
-        shape = f"tiny recipe, {ranks} ranks on as many nodes of a SLURM 22.05 on one machine"
-        row = ("../tests/slurm/test_survival.py", f"seconds from event to training again: {what}", "", shape, load)
-        rows.save([(*row, "s (lower is better)", f"{seconds:.1f}", "", 1)])
+        what = f"seconds from event to training again: {what}"
+        shape = f"tiny recipe, {ranks} ranks, 2 nodes of a SLURM 22.05 on one machine"
+        device = f"CPU, 2 cores, load {os.getloadavg()[0]:.0f}"
+        row = ("../tests/slurm/test_survival.py", what, "of which until ranks are started", shape, device)
+        rows.save([(*row, "s (lower is better)", f"{seconds[1]:.1f}", f"{seconds[0]:.1f}", 1)])
 
 
 def survive(cluster: Cluster, recipe: Path, event: Callable[[Trial], None], *words: str) -> Trial:
     """The run after the event, ended."""
     trial = submit(cluster, recipe, event.__name__, *words)
-    note(event.__name__.replace("_", " "), trial.recovery(event))
+    seconds = trial.recovery(event)
+    note(event.__name__.replace("_", " "), seconds)
     trial.job.finish(seconds=PATIENCE_SECONDS)
     assert trial.job.restarts() == 1
     return trial
@@ -60,6 +62,18 @@ def test_a_job_near_its_time_limit(cluster, recipe, expected):
 @pytest.mark.parametrize("event", [survival.scancel_signal, survival.kill_a_rank])
 def test_signals(cluster, recipe, expected, event):
     assert survive(cluster, recipe, event).trace() == expected
+
+
+@pytest.mark.slow
+def test_a_signal_while_ranks_start(cluster, recipe, expected):
+    """It is kept until the first step; nothing of a rank's start is lost by it."""
+    trial = submit(cluster, recipe, "early")
+    trial.job.wait(lambda: len(rank_processes(trial.job)) == 2, seconds=PATIENCE_SECONDS, what="the ranks' processes")
+    survival.scancel_signal(trial)
+    said = trial.job.finish(seconds=PATIENCE_SECONDS)
+    assert "with: 2 x 75" in said
+    assert trial.job.restarts() == 1
+    assert trial.trace() == expected
 
 
 @pytest.mark.slow
@@ -87,14 +101,13 @@ def test_the_node_of_the_batch_script_is_lost(recipe, expected, tmp_path):
 
 @pytest.mark.slow
 def test_a_node_is_lost_and_there_is_no_other(recipe, expected, tmp_path):
-    """`sbatch --nodes=1-2`: half the ranks do twice the work. (SLURM gives a job no more nodes than it has tasks on the
-    fewest nodes, so with one task a node it would begin on one.)"""
+    """`sbatch --nodes=1-2`: one rank does the work of two."""
     with Cluster(tmp_path / "lab", nodes=2) as cluster:
-        trial = submit(cluster, recipe, "elastic", "--nodes=1-2", "--ntasks-per-node=2")
+        trial = submit(cluster, recipe, "elastic", "--nodes=1-2")
         seconds = trial.recovery(survival.crash_the_last_node)
         trial.job.finish(seconds=PATIENCE_SECONDS)
         assert (trial.job.restarts(), trial.nodes()) == (1, ["node1"])
-    note("crash of a node without a spare one", seconds, ranks="4 -> 2")
+    note("crash of a node without a spare one", seconds, ranks="2 -> 1")
     found = trial.trace()
     assert [row[0] for row in found] == [row[0] for row in expected]
     for row, other in zip(found, expected, strict=True):

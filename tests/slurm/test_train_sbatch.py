@@ -64,7 +64,7 @@ class Cluster:
         (package / "config.py").write_text(CONFIG)
         (package / "__main__.py").write_text(TRAINER)
         (folder / "launch_slurm").mkdir()
-        for name in ("env.sh", "task.sh", "train.sbatch"):
+        for name in ("env.sh", "preflight.sh", "task.sh", "train.sbatch"):
             (folder / "launch_slurm" / name).write_bytes((SCRIPTS / name).read_bytes())
 
     def command(self, name: str, body: str) -> None:
