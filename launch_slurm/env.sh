@@ -36,3 +36,10 @@ export PYTHONUNBUFFERED=1 # lines reach the log as they are written
 
 # --- restarts: how often one job may put itself back into the queue ---
 export UNIBERT_MAX_RESTARTS=${UNIBERT_MAX_RESTARTS:-50}
+# Restarts in a row without a new checkpoint after which the job gives up and says so; 0: never.
+export UNIBERT_STALLED_RESTARTS=${UNIBERT_STALLED_RESTARTS:-2}
+# Where jobs may not be requeued: UNIBERT_CHAIN=1 sbatch --no-requeue --array=1-10%1 ... makes a chain of ten jobs. Jobs
+# that only wait for each other (--dependency=singleton) give their chain a name instead: UNIBERT_CHAIN=monday.
+
+# --- before a job of several nodes: a look at each of them (launch_slurm/preflight.sh); 0: none ---
+export UNIBERT_PREFLIGHT=${UNIBERT_PREFLIGHT:-1}

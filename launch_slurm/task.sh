@@ -1,16 +1,25 @@
 #!/bin/bash
-# One rank of a job: task.sh MARKER RECIPE [--table.field value ...]
+# One rank of a job, or with UNIBERT_LAUNCHER=deepspeed one node's: task.sh FOLDER RECIPE [--table.field value ...]
 #
-# A rank that stopped early leaves with 75. Seen by srun --kill-on-bad-exit that would be a failure: it would kill the
-# other ranks and report 143. So 75 becomes a marker file and a clean exit here, and the batch script reads the marker.
+# How the rank left is written to FOLDER/left.<rank>. A rank that stopped early leaves with 75; seen by srun
+# --kill-on-bad-exit that would be a failure: it would kill the other ranks and report 143. So 75 becomes a clean exit
+# here, and the batch script reads the files.
 set -u
-marker=$1
+folder=$1
 shift
-trap : TERM USR1 USR2 # SLURM signals every process of a step: the shell must outlive the rank to see how it left
-python -m unibert train "$@"
-code=$?
-if [ "$code" -eq 75 ]; then
-  : >"$marker"
-  exit 0
+launcher=(python -m unibert)
+if [ "${UNIBERT_LAUNCHER:-srun}" = deepspeed ]; then # by its own launcher, on this node alone: no ssh
+  read -r first _ <"$folder/hostfile"
+  port=$((20000 + (SLURM_JOB_ID + 1009 * ${SLURM_RESTART_COUNT:-0}) % 10000)) # as in unibert/runtime/dist.py
+  launcher=(deepspeed --hostfile "$folder/hostfile" --no_ssh --node_rank "$SLURM_NODEID"
+    --master_addr "$first" --master_port "$port" --module unibert)
 fi
+trap : TERM USR1 USR2 # SLURM signals every process of a step: the shell must outlive the rank to see how it left
+(
+  trap '' TERM USR1 USR2 # until Python listens to them itself (unibert/runtime/stop.py)
+  exec "${launcher[@]}" train "$@"
+)
+code=$?
+echo "$code" >"$folder/left.${SLURM_PROCID:-0}"
+[ "$code" -ne 75 ] || exit 0
 exit "$code"

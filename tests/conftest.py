@@ -1,9 +1,7 @@
 """What every test shares: a quiet offline environment, and skipping what this machine cannot run."""
 
 import os
-import shutil
 import socket
-import subprocess
 from functools import cache
 
 import pytest
@@ -21,16 +19,6 @@ LOCAL = ("127.", "::1", "localhost")
 
 
 @cache
-def slurm_answers() -> bool:
-    if shutil.which("sinfo") is None:
-        return False
-    try:
-        return subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=10).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-@cache
 def gpu_is_there() -> bool:
     import torch
 
@@ -40,8 +28,6 @@ def gpu_is_there() -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not gpu_is_there():
         pytest.skip("no CUDA device")
-    if item.get_closest_marker("slurm") and not slurm_answers():
-        pytest.skip("no SLURM cluster answers sinfo")
 
 
 @pytest.fixture(autouse=True)

@@ -75,14 +75,14 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], *, expect: int = 0) -> str:
+def finish(process: subprocess.Popen[str], *, expect: int = 0, seconds: float = TIMEOUT_SECONDS) -> str:
     """Wait for the end, demand an exit code, and return what was printed."""
     try:
-        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         output, _ = process.communicate()
-        raise AssertionError(f"no end after {TIMEOUT_SECONDS} s:\n{output[-3000:]}") from None
+        raise AssertionError(f"no end after {seconds} s:\n{output[-3000:]}") from None
     assert process.returncode == expect, f"exit {process.returncode}, not {expect}:\n{output[-5000:]}"
     return output
 

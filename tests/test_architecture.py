@@ -102,7 +102,9 @@ print(json.dumps(brought))
     assert not {name: heavy for name, heavy in json.loads(result.stdout).items() if heavy}
 
 
-@pytest.mark.parametrize("line", ["--help", "train --help", "fields", "plan demo", "plan demo --world 2"])
+@pytest.mark.parametrize(
+    "line", ["--help", "train --help", "fields", "plan demo", "plan demo --world 2", "slurm status demo"]
+)
 def test_login_node_commands_need_no_torch(line: str):
     code = f"""
 import sys
@@ -245,7 +247,10 @@ def test_no_path_of_this_machine_is_in_the_project():
     assert not found
 
 
-SCRIPTS = [".ci/run", "launch_slurm/env.sh", "launch_slurm/task.sh", "launch_slurm/train.sbatch"]
+SCRIPTS = [
+    ".ci/run",
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("launch_slurm/*.*") if path.suffix != ".md"),
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

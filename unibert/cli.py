@@ -6,6 +6,7 @@ fields, which config.py checks. Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from unibert import __version__
-from unibert.commands import Entities, Evaluate, ReportCommand, no_overrides
+from unibert.commands import Entities, Evaluate, Preflight, ReportCommand, no_overrides
 from unibert.config import field_help, load_recipe, parallel_help, source_help
 from unibert.errors import INTERRUPTED, ConfigError, UnibertError
+from unibert.slurm.command import Slurm
 
 RecipeName = Annotated[str, tyro.conf.Positional]
 
@@ -177,6 +179,10 @@ class Train:
     there aside and start over; or the path of a checkpoint."""
 
     def run(self, overrides: Sequence[str]) -> None:
+        from unibert.runtime.stop import remember_signals
+
+        if "SLURM_STEP_ID" in os.environ:  # it signals whom it pre-empts, the ranks that have not begun too
+            remember_signals()
         recipe = load_recipe(self.recipe, overrides)
         from unibert.trainer import train
 
@@ -234,10 +240,12 @@ COMMANDS: dict[str, type[Any]] = {
     "serve-teacher": ServeTeacher,
     "plan": PlanCommand,
     "train": Train,
+    "preflight": Preflight,
     "evaluate": Evaluate,
     "report": ReportCommand,
     "export": Export,
     "entities": Entities,
+    "slurm": Slurm,
     "summary": Summary,
     "fields": Fields,
 }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from unibert.config import load_recipe
-from unibert.errors import ConfigError
+from unibert.errors import ConfigError, MachineError
 
 
 def no_overrides(words: Sequence[str]) -> None:
@@ -44,6 +45,51 @@ class Entities:
         write_with_entities(
             self.model, vectors=self.vectors, output=self.output, mode=self.mode, only=self.only, ridge=self.ridge
         )
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Look at the nodes of a SLURM job before its ranks start; launch_slurm/preflight.sh calls it, a task a node.
+
+    look: a node by itself; meet: the nodes together. Both print a line of JSON. judge_look and judge_meet read the
+    lines of all nodes, and write the bad ones to bad_nodes beside the file, one a line with the reason.
+    """
+
+    stage: Annotated[Literal["look", "judge_look", "meet", "judge_meet"], tyro.conf.Positional]
+    """What to do."""
+    recipe: Annotated[str, tyro.conf.Positional]
+    """A recipe's name, or the path of a TOML file."""
+    answers: Path = Path("answers")
+    """The file with what all nodes said."""
+    nodes: tuple[str, ...] = ()
+    """The nodes that should have said something, the first one first."""
+
+    def run(self, overrides: Sequence[str]) -> None:
+        recipe = load_recipe(self.recipe, overrides)
+        if self.stage == "look":
+            from unibert.preflight.look import look
+
+            _say(look(recipe))
+        elif self.stage == "meet":
+            from unibert.preflight.meet import meet
+
+            meet(_say)
+        else:
+            self._judge(self.stage.removeprefix("judge_"))
+
+    def _judge(self, stage: str) -> None:
+        from unibert.preflight.judge import judge, read_answers
+
+        verdict = judge(read_answers(self.answers), self.nodes, stage=stage)
+        lines = [f"{node} {why}\n" for node, why in verdict.bad.items()]
+        self.answers.with_name("bad_nodes").write_text("".join(lines), encoding="utf-8")
+        if verdict.unclear:
+            raise MachineError(f"preflight: {verdict.unclear}")
+        print("".join(f"bad node {line}" for line in lines) or verdict.facts, flush=True)
+
+
+def _say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tests.unit.small_data import recipe
 from unibert.config import load_recipe
 from unibert.errors import ConfigError, MachineError
 from unibert.objective_tables import Line, Ramp
-from unibert.runtime import dist, schedules
+from unibert.runtime import dist, schedules, stop
 from unibert.runtime.dist import Ranks, ranks_from_environment
 from unibert.runtime.stop import StopFlag
 
@@ -105,6 +105,25 @@ def test_signals_and_the_file_become_one_flag(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_a_signal_of_the_start_and_a_second_file_count_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIBERT_STOP_FILE", str(tmp_path / "job" / "stop"))
+    before = {number: signal.getsignal(number) for number in stop.ASKING}
+    try:
+        stop.remember_signals()
+        signal.raise_signal(signal.SIGTERM)
+        with StopFlag(tmp_path / "STOP") as flag:
+            assert flag.wanted()
+            assert flag.reason == "SIGTERM"
+        with StopFlag(tmp_path / "STOP") as flag:
+            assert not flag.wanted(), "it was for the first one"
+            (tmp_path / "job").mkdir()
+            (tmp_path / "job" / "stop").touch()
+            assert flag.wanted()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_time_limit_counts_from_where_it_is_told(tmp_path):

@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 
 from unibert.errors import CheckpointError
 from unibert.runtime import checkpoint
+from unibert.runtime.dist import Ranks
 from unibert.runtime.engine_state import FACTS, Saved
+from unibert.runtime.players import Players
 from unibert.schema import Save
 
 
@@ -99,3 +101,18 @@ def test_a_stretch_that_nobody_wrote_is_named(pieces):
         saved.read("exp_avg", "a", 5, 5)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Saved(pieces / "nowhere")
+
+
+def test_the_start_that_began_last_writes_the_run(tmp_path):
+    """A node that was cut off may go on with a run that its successor has begun."""
+    ranks, state = Ranks(0, 1, 0, 1, "alone"), checkpoint.State(3, 24, 192, 1, {}, {})
+    before = checkpoint.Saver(tmp_path, ranks=ranks, table=Save())
+    before.begin(players=Players([]), state=state)
+    after = checkpoint.Saver(tmp_path, ranks=ranks, table=Save())
+    with pytest.raises(CheckpointError, match="taken over"):
+        before.finish()
+    after.begin(players=Players([]), state=state)
+    assert after.finish().name == "step_00000003"
+    with pytest.raises(CheckpointError, match="taken over"):
+        before.begin(players=Players([]), state=state)
+    assert checkpoint.newest_sound(tmp_path) == tmp_path / "step_00000003"

@@ -15,7 +15,9 @@ import logging
 import os
 import random
 import shutil
+import socket
 import threading
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -37,6 +39,8 @@ from unibert.schema import Save
 
 COMPLETE = "COMPLETE"
 STATE = "state.json"
+OWNER = ".owner"
+"""Beside the checkpoints: which start of the run writes them, the last one that began."""
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +87,10 @@ class Saver:
         self._writer: threading.Thread | None = None
         self._written: dict[str, tuple[int, int]] = {}
         self._failed: str | None = None
+        self._name = f"{socket.gethostname()}, process {os.getpid()}, {time.time_ns()}"
+        if ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / OWNER).write_text(self._name)
 
     @property
     def pending(self) -> bool:
@@ -147,8 +155,14 @@ class Saver:
         assert self._state is not None
         return self.folder / f".unfinished_{step_name(self._state.step)}"
 
+    def _refuse_if_taken_over(self) -> None:
+        """A start on a node that was cut off, and goes on there, must not write into the run of the start after it."""
+        owner = (self.folder / OWNER).read_text()
+        if owner != self._name:
+            raise OSError(f"another start of this run has taken over ({owner}), so this one has to end")
+
     def _make_room(self, unfinished: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_if_taken_over()
         for stale in self.folder.glob(".unfinished_*"):
             shutil.rmtree(stale)
         (unfinished / "rng").mkdir(parents=True)
@@ -178,6 +192,7 @@ class Saver:
 
     def _seal(self, manifest: dict[str, tuple[int, int]], final: Path) -> None:
         assert self._state is not None
+        self._refuse_if_taken_over()
         unfinished = self._unfinished()
         (unfinished / STATE).write_text(json.dumps(asdict(self._state), indent=2))
         manifest[STATE] = _to_disk(unfinished / STATE)

@@ -77,11 +77,16 @@ def export_variables(ranks: Ranks) -> None:
     env.setdefault("RANK", str(ranks.rank))
     env.setdefault("WORLD_SIZE", str(ranks.world))
     env.setdefault("LOCAL_RANK", str(ranks.local_rank))
-    env.setdefault("MASTER_ADDR", _master_address(ranks))
-    env.setdefault("MASTER_PORT", str(_master_port(ranks)))
+    env.setdefault("MASTER_ADDR", master_address(ranks))
+    env.setdefault("MASTER_PORT", str(master_port(ranks)))
 
 
-def _master_address(ranks: Ranks) -> str:
+def master_address(ranks: Ranks) -> str:
+    """Where the ranks meet: the first node.
+
+    Raises:
+        MachineError: nobody says which one that is.
+    """
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
     if ranks.local_world == ranks.world:
         return "127.0.0.1"
@@ -96,7 +101,8 @@ def _master_address(ranks: Ranks) -> str:
     return names.stdout.split()[0]
 
 
-def _master_port(ranks: Ranks) -> int:
+def master_port(ranks: Ranks) -> int:
+    """The port there: a free one for a rank alone; else another one for each job and restart, the same on all ranks."""
     if ranks.world == 1:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
