@@ -7,6 +7,7 @@ appended whole; one that was cut off by a crash is left out when reading, and me
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterable
@@ -39,7 +40,7 @@ class ResultRow(BaseModel):
     language: str
     seed: int
     way: str
-    """zero-shot, translate-train, code-switch, or untuned."""
+    """zero-shot, translate-train, code-switch, distil, or untuned, perhaps with "language removed (rank 1)"."""
     source: str
     """What was trained on, and how it was cut: "en", "en (split)"; empty when untuned."""
     metric: str
@@ -52,12 +53,19 @@ class ResultRow(BaseModel):
     ids: str
     """Fingerprint of the ids of the examples."""
     data: str
-    """Fingerprint of the examples: rows compare only when it is the same."""
+    """Fingerprint of the examples, and of the tokenizer where that decides what is asked: rows compare only when it is
+    the same."""
     learning_rate: float | None
     parameters: int
     parameters_without_embeddings: int
     seconds: float
     """Of measuring this language; the training's are in its first."""
+    weights: str = ""
+    """Of Model.weights."""
+    trained_tokens: int | None = None
+    """What the model had read when it was exported, where it comes from a run folder."""
+    trained_hours: float | None = None
+    """How long its training steps had taken by then."""
 
     @property
     def place(self) -> tuple[str, str, str, str]:
@@ -72,9 +80,14 @@ def key_of(**facts: Any) -> str:
 
 
 class Results:
-    """A results file, open for going on."""
+    """A results file, open for going on.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        force: measure again what is there; the newer row takes the older one's place.
+    """
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
         self.rows: list[ResultRow] = []
         if path.exists():
@@ -82,7 +95,7 @@ class Results:
             whole = path.read_bytes().rpartition(b"\n")[0]
             with path.open("r+b") as file:  # what a crash left of a last line goes, before others follow it
                 file.truncate(len(whole) + 1 if whole else 0)
-        self._by_key = {row.key: row for row in self.rows}
+        self._by_key = {} if force else {row.key: row for row in self.rows}
 
     def get(self, key: str) -> ResultRow | None:
         """The row of a key, when it has been measured."""
@@ -93,30 +106,33 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.write(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
-        self.rows.append(row)
+        self.rows = [*(old for old in self.rows if old.key != row.key), row]
         self._by_key[row.key] = row
 
 
 def read_results(path: Path) -> list[ResultRow]:
-    """The rows of a results file; a last line that was cut off is left out.
+    """The rows of a results file (.gz too), of several of one key the last; a last line that was cut off is left out.
 
     Raises:
         DataError: no such file, or a damaged line before the last.
     """
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = content.splitlines()
+    except (OSError, EOFError) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); make one with unibert evaluate MODEL --tasks ..."
         ) from error
-    rows = []
+    rows: dict[str, ResultRow] = {}
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(ResultRow.model_validate(orjson.loads(line)))
+            row = ResultRow.model_validate(orjson.loads(line))
+            rows.pop(row.key, None)
+            rows[row.key] = row
         except (ValueError, ValidationError) as error:
             if number < len(lines) and line.strip():
                 raise DataError(f"{path}:{number}: not a row of results ({error}); remove the line") from error
-    return rows
+    return list(rows.values())
 
 
 def cell(rows: Iterable[ResultRow]) -> Cell:
