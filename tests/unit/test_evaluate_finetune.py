@@ -188,6 +188,53 @@ def test_the_rate_is_chosen_on_the_sources_dev(place, labelled, tmp_path):
     }
 
 
+def test_a_joint_dev_set_is_of_all_languages_and_said(place, tmp_path):
+    from dataclasses import replace
+
+    data = make_labelled(tmp_path / "data")
+    joint = replace(QUICK, learning_rates=(1e-9, 1e-2), dev="joint")
+    with pytest.raises(DataError, match="leave --dev joint out"):
+        make_plan(TASKS["ner"], data, settings=joint)
+    for code in ("de", "fr"):  # French has dev alone: it would be measured on what chose the rate
+        (data / "ner" / code).mkdir(exist_ok=True)
+        (data / "ner" / code / "dev.txt").write_text((data / "ner" / "de" / "test.txt").read_text())
+    assert "fr" in {where[2] for where in make_plan(TASKS["ner"], data, settings=QUICK).tests}
+    rows = judge([str(place / "model")], ["ner"], data, tmp_path / "r.jsonl", seeds=1, settings=joint).rows
+    tried = {}
+    for row in rows:
+        if row.purpose == "tuning":
+            tried.setdefault(row.learning_rate, {})[row.language] = row.values["f1"]
+    assert all(set(found) == {"en", "de", "fr"} for found in tried.values()) and len(tried) == 2
+    tests = [row for row in rows if row.purpose == "test"]
+    assert {row.source for row in tests} == {"en, joint dev"} and "fr" not in {row.language for row in tests}
+    best = max(tried, key=lambda rate: np.mean(list(tried[rate].values())))
+    assert {row.learning_rate for row in tests} == {best}
+
+
+def test_force_measures_again_and_the_newer_row_counts(place, labelled, tmp_path):
+    results = tmp_path / "r.jsonl"
+    how = (["retrieval"], labelled, results)
+    first = judge([str(place / "model")], *how, settings=QUICK).rows
+    spoilt = [row.model_copy(update={"seconds": 1e9}) for row in first]
+    results.write_text("".join(row.model_dump_json() + "\n" for row in spoilt))
+    assert judge([str(place / "model")], *how, settings=QUICK).rows == spoilt
+    again = judge([str(place / "model")], *how, settings=QUICK, force=True).rows
+    assert [row.values for row in again] == [row.values for row in first] and max(row.seconds for row in again) < 1e9
+    assert read_results(results) == again
+
+
+def test_what_a_model_cost_is_known_from_its_run(place, tmp_path):
+    import shutil
+
+    export = tmp_path / "run" / "hf" / "step_00000002"
+    shutil.copytree(place / "model", export)
+    assert find_model(str(tmp_path / "run")).cost() == (None, None)
+    (tmp_path / "run" / "recipe.toml").touch()
+    steps = [{"step": i, "progress/tokens": 900.0 * i, "speed/tokens_per_second": 0.5} for i in range(1, 4)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"step": 0}, *steps]))
+    assert find_model(str(tmp_path / "run")).cost() == (1800, 1.0), "of the steps up to the export"
+
+
 def test_models_that_cannot_be_judged(place, labelled, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="name some of ner"):
         judge([str(place / "model")], ["pos"], labelled, tmp_path / "r.jsonl")

@@ -104,3 +104,15 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
+
+
+def once(embed: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:
+    """`embed`, reading each text once however often it is asked for."""
+    known: dict[str, Tensor] = {}
+
+    def remembering(texts: Sequence[str]) -> Tensor:
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(new, embed(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return remembering
