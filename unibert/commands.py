@@ -90,6 +90,8 @@ class Evaluate:
     """Longest row; longer contexts are read in windows."""
     limit: int | None = None
     """Most examples of each language and split."""
+    prefix: str = ""
+    """What stands before every text that is embedded as it is, such as "query: " for e5."""
     split_source: bool = False
     """Cut the source's labelled examples into train, dev and test where a task has no training file."""
 
@@ -127,6 +129,7 @@ class Evaluate:
             limit=self.limit,
             split_source=self.split_source,
             remove_language=self.remove_language,
+            prefix=self.prefix,
         )
         tasks = self.tasks.split(",")
         judge(self.what, tasks, self.data, self.results, seeds=self.seeds, settings=settings, force=self.force)

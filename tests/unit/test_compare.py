@@ -166,7 +166,7 @@ def test_cost_is_the_mean_over_trainings_and_empty_where_nothing_is_known():
     assert found.facts["b"]["tokens"] is None
     page = markdown(found, charts=[], files=["r"])
     assert "| a | 0.0M | 0.0M | 200 | 1.50 | 2 |" in page and "| b | 0.0M | 0.0M |  |  | 1 |" in page
-    assert "Trained on: nli zero-shot: en." in page
+    assert "Trained on, or read with: nli zero-shot: en." in page
 
 
 def test_tensorboard_has_every_score_once(tmp_path):

@@ -21,7 +21,7 @@ from unibert.evaluate.finetune.plan import make_plan
 from unibert.evaluate.finetune.run import find_model, judge
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.finetune.windows import Windows, window_starts
-from unibert.evaluate.results_file import read_results
+from unibert.evaluate.results_file import Results, read_results
 from unibert.evaluate.tasks import TASKS
 from unibert.evaluate.tasks.ner import Sentence
 from unibert.evaluate.tasks.nli import Pair
@@ -233,6 +233,34 @@ def test_what_a_model_cost_is_known_from_its_run(place, tmp_path):
     steps = [{"step": i, "progress/tokens": 900.0 * i, "speed/tokens_per_second": 0.5} for i in range(1, 4)]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"step": 0}, *steps]))
     assert find_model(str(tmp_path / "run")).cost() == (1800, 1.0), "of the steps up to the export"
+
+
+def test_processes_share_the_work_and_one_file(place, labelled, tmp_path, monkeypatch):
+    how = (["ner", "retrieval"], labelled, tmp_path / "r.jsonl")
+    shares = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        before = set() if rank else {row.key for row in shares[0]}
+        done = judge([str(place / "model")], *how, seeds=2, settings=QUICK).rows
+        shares.append([row for row in done if row.key not in before])
+    assert all(shares) and len(read_results(how[-1])) == sum(map(len, shares))
+    alone = tmp_path / "alone.jsonl"
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    judge([str(place / "model")], *how[:2], alone, seeds=2, settings=QUICK)
+    values = [{row.key: row.values for row in read_results(path)} for path in (how[-1], alone)]
+    assert values[0] == values[1]
+
+
+def test_a_row_that_another_process_did_not_finish_is_cut_before_the_next(place, labelled, tmp_path):
+    rows = judge([str(place / "model")], ["retrieval"], labelled, tmp_path / "r.jsonl", settings=QUICK).rows
+    shared = Results(tmp_path / "shared.jsonl")
+    shared.add(rows[0])
+    with shared.path.open("ab") as file:
+        file.write(b'{"key": "half of a row' + b"x" * (1 << 21))
+    shared.add(rows[1])
+    assert read_results(shared.path) == rows[:2]
 
 
 def test_models_that_cannot_be_judged(place, labelled, tmp_path, monkeypatch):

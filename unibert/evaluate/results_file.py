@@ -7,12 +7,15 @@ appended whole; one that was cut off by a crash is left out when reading, and me
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -42,7 +45,7 @@ class ResultRow(BaseModel):
     way: str
     """zero-shot, translate-train, code-switch, distil, or untuned, perhaps with "language removed (rank 1)"."""
     source: str
-    """What was trained on, and how it was cut: "en", "en (split)"; empty when untuned."""
+    """What was trained on, and how it was cut: "en", "en (split)"; when untuned the prefix of texts, if any."""
     metric: str
     kind: str
     """How the examples' rows make the metric (statistics.scores.KINDS)."""
@@ -91,10 +94,9 @@ class Results:
         self.path = path
         self.rows: list[ResultRow] = []
         if path.exists():
+            with _alone(path) as file:
+                _cut(file)
             self.rows = read_results(path)
-            whole = path.read_bytes().rpartition(b"\n")[0]
-            with path.open("r+b") as file:  # what a crash left of a last line goes, before others follow it
-                file.truncate(len(whole) + 1 if whole else 0)
         self._by_key = {} if force else {row.key: row for row in self.rows}
 
     def get(self, key: str) -> ResultRow | None:
@@ -102,12 +104,37 @@ class Results:
         return self._by_key.get(key)
 
     def add(self, row: ResultRow) -> None:
-        """Append a row, whole and at once."""
+        """Append a row, whole and at once, whoever else writes the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with _alone(self.path) as file:
+            _cut(file)
             file.write(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
         self.rows = [*(old for old in self.rows if old.key != row.key), row]
         self._by_key[row.key] = row
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """The file, open for appending, which no other process that asks writes meanwhile."""
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+        file.flush()
+
+
+def _cut(file: BinaryIO) -> None:
+    """Take away what a crash left of a last line, before others follow it."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - (1 << 20))
+        file.seek(start)
+        place = file.read(end - start).rfind(b"\n")
+        if place >= 0:
+            end = start + place + 1
+            break
+        end = start
+    file.truncate(end)
+    file.seek(0, os.SEEK_END)
 
 
 def read_results(path: Path) -> list[ResultRow]:

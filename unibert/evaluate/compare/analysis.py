@@ -86,7 +86,7 @@ class Analysis:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Model -> parameters, seeds, seconds, and what its training had read and how long that took, where known."""
     how: dict[str, str] = field(default_factory=dict)
-    """Column -> what was trained on, and how the learning rate was chosen; empty where nothing was trained."""
+    """Column -> what was trained on, or the prefix of texts, of each model's; empty where there was neither."""
 
 
 def analyse(

@@ -87,7 +87,7 @@ def eval_results(rows: Sequence[ResultRow]) -> list[EvalResult]:
                 dataset_config=language,
                 dataset_split=split,
                 metric_type=metric,
-                metric_name=f"{metric} ({way}{', trained on ' + several[0].source if several[0].source else ''})",
+                metric_name=f"{metric} ({way}{', ' + several[0].source if several[0].source else ''})",
                 metric_value=round(float(np.mean([row.values[metric] for row in several])), 4),
                 metric_args={"seeds": len(several)},
             )

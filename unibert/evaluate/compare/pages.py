@@ -18,7 +18,7 @@ def markdown(found: Analysis, *, charts: Sequence[tuple[str, str]], files: Seque
     lines += [f"From {', '.join(f'`{name}`' for name in files)}. " + _HOW, ""]
     lines += ["## Means over languages", "", *_table(_means(found)), ""]
     trained = [f"{column}: {how}" for column, how in found.how.items() if how]
-    lines += [f"Trained on: {'; '.join(trained)}.", ""] if trained else []
+    lines += [f"Trained on, or read with: {'; '.join(trained)}.", ""] if trained else []
     if found.against:
         lines += [f"## Against {found.reference}", "", *_table(_improvements(found)), "", _TESTS, ""]
     if found.welch is not None:

@@ -66,7 +66,9 @@ class Frozen:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model.folder, local_files_only=True)
         room = self.encoder.hf.config.max_position_embeddings - self.encoder.first_position
         self.width = min(settings.max_tokens, room)
-        self._embedder = Embedder(self.encoder, self.tokenizer, max_tokens=self.width, device=device)
+        self._embedder = Embedder(
+            self.encoder, self.tokenizer, max_tokens=self.width, device=device, prefix=settings.prefix
+        )
         self._embed = once(self._embedder.mean)
 
     def answers(self, task: str, places: Sequence[Place], *, parts: Parts | None = None, rank: int = 0) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from unibert.evaluate.tasks.base import Task
 from unibert.evaluate.tasks.texts import heldout_texts
 from unibert.models.encoder import load_encoder
 from unibert.models.precision import bf16_is_faster
+from unibert.runtime.dist import ranks_from_environment
 
 
 def judge(
@@ -36,6 +37,9 @@ def judge(
 ) -> Results:
     """Measure every model on every task and append what is new to the results file.
 
+    Under a launcher (deepspeed, torchrun, mpirun, srun) each process takes its share of (model, task, seed), and all
+    write the one file. Nothing is measured twice, but that in mode distil each trains the task teacher for itself.
+
     Args:
         models: Hugging Face folders, run folders or names on the hub, `NAME=PATH` to call one NAME.
         tasks: names of TASKS.
@@ -44,7 +48,7 @@ def judge(
         seeds: of fine-tuning; untuned measures have none.
         settings: of fine-tuning, the same for all.
         force: measure again what is there already.
-        device: where models run; the first GPU, or the CPU without one.
+        device: where models run; this process's GPU, or the CPU without one.
 
     Raises:
         DataError: unknown tasks, models or files that cannot be used. Nothing is trained then.
@@ -59,18 +63,32 @@ def judge(
         raise DataError(f"two models are called {[model.name for model in found]}: name them, as in first=PATH")
     if "masked" in tasks:
         _require_heads(found)
-    file = Results(results, force=force)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    file, ranks = Results(results, force=force), ranks_from_environment()
+    gpu = f"cuda:{ranks.local_rank % max(1, torch.cuda.device_count())}"
+    where = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
     heldout = _heldout(data) if settings.remove_language else {}
     teachers = _teachers(plans, settings, file, where)
-    for model in found:
-        for plan, teacher in zip(plans, teachers, strict=True):
-            if plan.train:
-                for seed in range(seeds):
-                    Tuned(model, plan, settings, file, where, teacher=teacher).run(seed)
-            else:
-                Untuned(model, plan, settings, file, where, heldout=heldout).run()
+    for number, (model, place, some) in enumerate(_shares(found, plans, settings, seeds)):
+        if number % ranks.world != ranks.rank:
+            continue
+        if plans[place].train:
+            for seed in some:
+                Tuned(model, plans[place], settings, file, where, teacher=teachers[place]).run(seed)
+        else:
+            Untuned(model, plans[place], settings, file, where, heldout=heldout).run()
     return file
+
+
+def _shares(
+    models: Sequence[Model], plans: Sequence[Plan], settings: Settings, seeds: int
+) -> Iterator[tuple[Model, int, Sequence[int]]]:
+    """(model, number of its plan, seeds) that one process does: what shares a choice of learning rate is not parted."""
+    for model in models:
+        for place, plan in enumerate(plans):
+            if plan.train and len(settings.learning_rates) == 1:
+                yield from ((model, place, (seed,)) for seed in range(seeds))
+            else:
+                yield model, place, range(seeds)
 
 
 def settings_of(**said: Any) -> Settings:

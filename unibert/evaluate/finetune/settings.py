@@ -45,6 +45,8 @@ class Settings:
     """Most examples of each language and split, evenly spread; all when None."""
     split_source: bool = False
     """Cut the source language's labelled examples in three where a task has no training file."""
+    prefix: str = ""
+    """What stands before every text that is embedded untuned, such as "query: " for e5; all models get the same."""
     remove_language: int | None = None
     """Also measure embeddings without so many directions of each language (LIR's rank)."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -89,7 +89,7 @@ class Tuned:
 
     def _key(self, place: Place, seed: int, rate: float) -> str:
         settings = asdict(replace(self.settings, learning_rates=(rate,)))
-        del settings["remove_language"]  # of embeddings alone
+        del settings["remove_language"], settings["prefix"]  # of embeddings alone
         if settings["dev"] == "source":  # named only where it is another, so that older rows stay good
             del settings["dev"]
         task = self.plan.task

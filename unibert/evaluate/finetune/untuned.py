@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ class Untuned:
             self._frozen = Frozen(self.model, settings=self.settings, device=self.device)
         return self._frozen
 
+    @property
+    def _prefix(self) -> str:
+        """What stands before every text; nothing where tokens are asked for."""
+        return self.settings.prefix if self.plan.task.name in BY_EMBEDDING else ""
+
     def run(self) -> None:
         """Measure all languages that are not there yet."""
         self._measure(rank=0)
@@ -73,6 +79,8 @@ class Untuned:
     def _key(self, place: Place, group: Sequence[Place], rank: int) -> str:
         facts: dict[str, Any] = {"weights": self.model.weights, "model": self.model.name, "place": place[:3]}
         how: dict[str, Any] = {"max_tokens": self.settings.max_tokens, "precision": self.settings.precision}
+        if self._prefix:
+            how["prefix"] = self._prefix
         if len(group) > 1:
             how["beside"] = [(*other[:3], fingerprint(other[3])) for other in group]
         if rank:
@@ -96,9 +104,10 @@ class Untuned:
                 say(f"evaluate: {words_of(row)}")
 
     def _row(self, place: Place, predictions: Sequence[Any], key: str, rank: int, began: float) -> ResultRow:
+        said = f"prefix {self._prefix!r}" if self._prefix else ""
         return make_row(
             self.model,
-            self.plan,
+            replace(self.plan, source=said),
             place,
             predictions,
             key=key,
