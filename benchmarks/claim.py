@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import resource
 import shutil
 import sys
 import time
@@ -161,16 +162,15 @@ class Claim:
         )
         options = ["--runs_folder", str(given.runs), "--train.seed", str(unit.seed), "--train.steps", str(given.steps)]
         options += ["--log.evaluate_every_steps", str(given.steps), "--save.every_steps", str(given.steps)]
-        began = time.monotonic()
+        began = _clocks()
         train(recipe_file, *options, ranks=given.ranks, log=given.runs / f"{own}.log")
         recipe = load_recipe(str(recipe_file), options)
         shutil.rmtree(recipe.run_folder / "checkpoints", ignore_errors=True)
         tokens = int(metrics(recipe.run_folder)[-1]["progress/tokens"])
-        minutes = round((time.monotonic() - began) / 60, 2)
-        return {"tokens": tokens, "languages": len(recipe.languages), "minutes": minutes}
+        return {"tokens": tokens, "languages": len(recipe.languages), **_since(began)}
 
     def _measure(self, unit: Unit) -> dict[str, Any]:
-        given, began = self.given, time.monotonic()
+        given, began = self.given, _clocks()
         assert unit.task is not None
         settings = settings_of(
             source=self.sources.get(unit.task, "en"),
@@ -182,7 +182,7 @@ class Claim:
         )
         model = f"{unit.variant}={given.runs / self.own(unit)}"
         rows = judge([model], [unit.task], given.data, self._results(unit), seeds=1, settings=settings).rows
-        return {"rows": len(rows), "minutes": round((time.monotonic() - began) / 60, 2)}
+        return {"rows": len(rows), **_since(began)}
 
     def _results(self, unit: Unit) -> Path:
         return self.given.runs / "claim" / f"{self.label(unit).replace(' ', '_')}.jsonl"
@@ -208,6 +208,17 @@ class Claim:
         body = body.partition("\n")[2].replace("](", "](claim/").replace("\n## ", "\n### ")
         (docs / "claim" / "report.md").unlink()
         (docs / "claim.md").write_text(page(self, rows) + body, encoding="utf-8")
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds on the wall, and of CPU in this process and those that it has waited for."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return time.monotonic(), sum(one.ru_utime + one.ru_stime for one in (own, children))
+
+
+def _since(began: tuple[float, float]) -> dict[str, float]:
+    wall, cpu = (round((now - then) / 60, 2) for now, then in zip(_clocks(), began, strict=True))
+    return {"minutes": wall, "cpu_minutes": cpu}
 
 
 def by_seed(rows: Sequence[ResultRow]) -> list[list[str]]:
