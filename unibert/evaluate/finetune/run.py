@@ -58,11 +58,7 @@ def judge(
     if unknown or not tasks:
         raise DataError(f"--tasks: {', '.join(unknown) or 'none'}: name some of {', '.join(TASKS)}")
     plans = [plan for name in tasks for plan in _plans(TASKS[name], data, settings)]
-    found = [find_model(word) for word in models]
-    if len({model.name for model in found}) < len(found):
-        raise DataError(f"two models are called {[model.name for model in found]}: name them, as in first=PATH")
-    if "masked" in tasks:
-        _require_heads(found)
+    found = _models(models, masked="masked" in tasks)
     file, ranks = Results(results, force=force), ranks_from_environment()
     gpu = f"cuda:{ranks.local_rank % max(1, torch.cuda.device_count())}"
     where = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
@@ -127,9 +123,14 @@ def _teachers(plans: Sequence[Plan], settings: Settings, file: Results, device: 
     return [Tuned(teacher, plan, own, file, device) if plan.unlabelled else None for plan in plans]
 
 
-def _require_heads(models: Sequence[Model]) -> None:
-    if without := [model.name for model in models if not load_encoder(model.folder)[1]]:
+def _models(words: Sequence[str], *, masked: bool) -> list[Model]:
+    """The models that words mean, each under a name of its own, and with a head where masked tokens are asked for."""
+    found = [find_model(word) for word in words]
+    if len({model.name for model in found}) < len(found):
+        raise DataError(f"two models are called {[model.name for model in found]}: name them, as in first=PATH")
+    if without := [model.name for model in found if masked and not load_encoder(model.folder)[1]]:
         raise DataError(f"{', '.join(without)}: no masked-LM head to ask: leave masked out of --tasks, or these models")
+    return found
 
 
 def _heldout(data: Path) -> dict[str, list[str]]:
