@@ -228,11 +228,11 @@ def test_what_a_model_cost_is_known_from_its_run(place, tmp_path):
 
     export = tmp_path / "run" / "hf" / "step_00000002"
     shutil.copytree(place / "model", export)
-    assert find_model(str(tmp_path / "run")).cost() == (None, None)
+    assert find_model(str(tmp_path / "run")).cost == (None, None)
     (tmp_path / "run" / "recipe.toml").touch()
     steps = [{"step": i, "progress/tokens": 900.0 * i, "speed/tokens_per_second": 0.5} for i in range(1, 4)]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"step": 0}, *steps]))
-    assert find_model(str(tmp_path / "run")).cost() == (1800, 1.0), "of the steps up to the export"
+    assert find_model(str(tmp_path / "run")).cost == (1800, 1.0), "of the steps up to the export"
 
 
 def test_processes_share_the_work_and_one_file(place, labelled, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def make_row(
     of, split, language, examples = place
     found = plan.task.measure(examples, predictions, of=of, language=language)
     main = found[plan.task.metric]
-    tokens, hours = model.cost()
+    tokens, hours = model.cost
     return ResultRow(
         key=key,
         purpose=purpose,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ class Model:
         run = self.folder.parent.parent
         return run if is_export and (run / "recipe.toml").is_file() else None
 
+    @cached_property
     def cost(self) -> tuple[int | None, float | None]:
         """(tokens read, hours that the training steps took) when it was exported; None where nothing is known.
 
