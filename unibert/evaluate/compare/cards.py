@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard
@@ -62,9 +63,10 @@ def _write(path: Path, rows: Sequence[ResultRow], *, name: str) -> Path:
     card = ModelCard(path.read_text(encoding="utf-8") if path.is_file() else f"---\n{{}}\n---\n\n# {name}\n")
     new = eval_results(rows)
     known = {(one.unique_identifier, one.metric_name) for one in new}
-    old = [one for one in card.data.eval_results or [] if (one.unique_identifier, one.metric_name) not in known]
-    card.data.model_name = card.data.get("model_name") or name
-    card.data.eval_results = [*old, *new]
+    data: Any = card.data  # a ModelCardData, which ModelCard's own type does not say
+    old = [one for one in data.eval_results or [] if (one.unique_identifier, one.metric_name) not in known]
+    data.model_name = data.get("model_name") or name
+    data.eval_results = [*old, *new]
     with atomic(path) as file:
         file.write(str(card))
     say(f"report: {len(new)} scores written into {path}")
