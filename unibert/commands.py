@@ -104,11 +104,13 @@ class Evaluate:
     """A recipe's name or the path of a TOML file; with --tasks: Hugging Face folders, run folders or names on the hub,
     NAME=PATH to choose what one is called."""
     force: bool = False
-    """Measure again what has been measured (of a recipe's run)."""
+    """Measure again what has been measured."""
     remove_language: int | None = None
-    """Also give retrieval and probe without so many directions of each language (LIR's rank, as 1)."""
+    """Also measure embeddings without so many directions of each language (LIR's rank, as 1): retrieval and probe of a
+    recipe; with --tasks sts (untuned), retrieval, word_translation and language_probe."""
     tasks: str = ""
-    """Some of ner, nli, qa, conversational_qa, sts, retrieval, with commas between."""
+    """Some of ner, nli, qa, conversational_qa, sts, retrieval, language_probe, masked, word_translation, with commas
+    between."""
     data: Path = Path("data/evaluation")
     """Folder of labelled files: a folder below it for each set (ner, xnli, xquad, stsb, tatoeba, ...)."""
     results: Path = Path("results.jsonl")
@@ -117,10 +119,15 @@ class Evaluate:
     """Seeds of fine-tuning."""
     source: str = "en"
     """Language that is trained on."""
-    mode: Literal["zero-shot", "translate-train", "code-switch"] = "zero-shot"
-    """What is trained on: the source language; all that have training files; or both parts of an example in two."""
+    mode: Literal["zero-shot", "translate-train", "code-switch", "distil"] = "zero-shot"
+    """What is trained on: the source language; all that have training files; both parts of an example in two; or what
+    a teacher says of text without labels."""
+    task_teacher: str = ""
+    """The model that is fine-tuned and teaches in mode distil."""
     rates: tuple[float, ...] = (2e-5, 5e-5)
     """Learning rates; of several the best on the source's dev set."""
+    dev: Literal["source", "joint"] = "source"
+    """Whose dev sets choose the rate: the source's, or those of all languages that have one (said in the report)."""
     epochs: int = 3
     """Passes over the training examples."""
     batch: int = 32
@@ -129,6 +136,8 @@ class Evaluate:
     """Longest row; longer contexts are read in windows."""
     limit: int | None = None
     """Most examples of each language and split."""
+    prefix: str = ""
+    """What stands before every text that is embedded as it is, such as "query: " for e5."""
     split_source: bool = False
     """Cut the source's labelled examples into train, dev and test where a task has no training file."""
 
@@ -157,14 +166,19 @@ class Evaluate:
         settings = settings_of(
             source=self.source,
             mode=self.mode,
+            task_teacher=self.task_teacher,
             learning_rates=self.rates,
+            dev=self.dev,
             epochs=self.epochs,
             batch=self.batch,
             max_tokens=self.max_tokens,
             limit=self.limit,
             split_source=self.split_source,
+            remove_language=self.remove_language,
+            prefix=self.prefix,
         )
-        judge(self.what, self.tasks.split(","), self.data, self.results, seeds=self.seeds, settings=settings)
+        tasks = self.tasks.split(",")
+        judge(self.what, tasks, self.data, self.results, seeds=self.seeds, settings=settings, force=self.force)
 
 
 @dataclass(frozen=True)
@@ -181,6 +195,10 @@ class ReportCommand:
     """Models that are compared, as a group, with the others."""
     resamples: int = 1000
     """Of each bootstrap."""
+    tensorboard: bool = False
+    """Also write the scores as TensorBoard scalars, into OUT/tb."""
+    cards: tuple[str, ...] = ()
+    """NAME=FOLDER of models whose cards (README.md) are told their scores, in the hub's model-index."""
 
     def run(self, overrides: Sequence[str]) -> None:
         no_overrides(overrides)
@@ -188,4 +206,12 @@ class ReportCommand:
             raise ConfigError("name at least one results file")
         from unibert.evaluate.compare.report import write_report
 
-        write_report(self.results, self.out, reference=self.reference, ours=self.ours, resamples=self.resamples)
+        write_report(
+            self.results,
+            self.out,
+            reference=self.reference,
+            ours=self.ours,
+            resamples=self.resamples,
+            tensorboard=self.tensorboard,
+            cards=self.cards,
+        )

@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from tiny import words
+from tiny import sentences, words
 
 LABELS = ("contradiction", "entailment", "neutral")
 
@@ -28,6 +28,9 @@ def make_labelled(folder: Path, *, count: int = 24) -> Path:
             _write(folder / "stsb" / f"stsb-{code}-{split}.csv", rows)
             _json(folder / "xquad" / f"xquad.{split}.{code}.json", squad(code, chance, count))
             _json(folder / "quac" / f"{split}.{code}.json", _quac(code, chance, count))
+    for code in ("en", "de", "ru"):
+        _write(folder / "text" / f"{code}.txt", sentences(code, count=60, seed=5))
+    _write(folder / "words" / "en-de.tsv", ["\t".join(pair) for pair in zip(words("en"), words("de"), strict=True)])
     for code, tag in (("de", "deu"), ("ru", "rus")):
         for side, one in ((code, tag), ("en", "eng")):
             _write(

@@ -7,6 +7,7 @@ import pytest
 
 from unibert.errors import DataError
 from unibert.evaluate.compare.analysis import AVERAGE, analyse
+from unibert.evaluate.compare.pages import markdown
 from unibert.evaluate.compare.report import write_report
 from unibert.evaluate.results_file import ResultRow, Results
 
@@ -65,6 +66,29 @@ def test_the_worse_is_not_marked_and_the_equal_is(found):
         assert entries["weak"].p < 0.01
         assert all(entry.score.low < entry.score.value < entry.score.high for entry in entries.values())
         assert all(entry.deviation > 0 for entry in entries.values())
+
+
+def test_what_only_describes_a_model_is_shown_and_not_ranked():
+    """Nor does what embeddings find without their language count beside the same task."""
+    more = [
+        row(one.model, one.language, [1.0] if one.model == "weak" else [0.5], task="language_probe", data=one.language)
+        for one in rows(size=4)
+        if one.task == "nli" and not one.seed
+    ]
+    told = [
+        one.model_copy(update={"way": "untuned, language removed (rank 1)", "key": f"lir{one.key}"})
+        for one in rows(size=4)
+    ]
+    found = analyse([*rows(size=4), *more, *told], reference="weak", resamples=100)
+    assert not any(entry.best for entry in found.entries["language_probe zero-shot"][AVERAGE].values())
+    assert set(found.against["ours"].by_column) == {"nli zero-shot", "qa zero-shot"}
+
+
+def test_models_of_other_tokenizers_do_not_compare_in_masked_prediction():
+    asked = [row(model, "de", [1.0, 0.0], task="masked", data=f"pieces of {model}") for model in ("ours", "weak")]
+    both = [row(model, "de", [1.0, 0.0]) for model in ("ours", "weak")]
+    found = analyse([*asked, *both], resamples=50)
+    assert found.left_out == ["masked zero-shot de: models of other tokenizers are asked for other tokens"]
 
 
 def test_improvements_are_those_of_the_means(found):
@@ -130,3 +154,58 @@ def test_every_page_is_written(tmp_path, found):
     assert r"\textbf{" in (tmp_path / "report" / "report.tex").read_text()
     for name in ("heatmap.png", "improvement.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_cost_is_the_mean_over_trainings_and_empty_where_nothing_is_known():
+    def trained(model, seed, tokens, hours):
+        one = row(model, "de", [1.0, 0.0], seed=seed)
+        return one.model_copy(update={"weights": f"{seed}", "trained_tokens": tokens, "trained_hours": hours})
+
+    found = analyse([trained("a", 0, 100, 1.0), trained("a", 1, 300, 2.0), trained("b", 0, None, None)], resamples=50)
+    assert (found.facts["a"]["tokens"], found.facts["a"]["hours"]) == (200, 1.5)
+    assert found.facts["b"]["tokens"] is None
+    page = markdown(found, charts=[], files=["r"])
+    assert "| a | 0.0M | 0.0M | 200 | 1.50 | 2 |" in page and "| b | 0.0M | 0.0M |  |  | 1 |" in page
+    assert "Trained on, or read with: nli zero-shot: en." in page
+
+
+def test_tensorboard_has_every_score_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "r.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in rows(size=20)))
+    found = write_report([tmp_path / "r.jsonl"], tmp_path / "out", resamples=50, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "out" / "tb" / "ours")).Reload()
+    expected = {f"task/{task}_zero-shot.{code}" for task in ("nli", "qa") for code in (*LANGUAGES, "mean")}
+    assert set(events.Tags()["scalars"]) == expected
+    (event,) = events.Scalars("task/nli_zero-shot.mean")
+    assert event.value == pytest.approx(found.entries["nli zero-shot"][AVERAGE]["ours"].score.value)
+
+
+def test_cards_get_their_own_scores_and_keep_the_rest(tmp_path):
+    from huggingface_hub import ModelCard
+    from tiny import make_teacher, make_tokenizer
+
+    from unibert.evaluate.compare.cards import write_cards
+    from unibert.evaluate.finetune.subject import find_model
+
+    make_teacher(tmp_path / "model", make_tokenizer(tmp_path / "tokenizer"), layers=1)
+    card = tmp_path / "model" / "README.md"
+    other = "model-index:\n- name: mine\n  results:\n  - task:\n      type: fill-mask\n    dataset:\n      name: x\n"
+    other += "      type: x\n    metrics:\n    - type: loss\n      value: 3\n"
+    card.write_text(f"---\nlicense: mit\n{other}---\n\n# Mine\n\nText.\n")
+    weights = find_model(str(tmp_path / "model")).weights
+    own = [
+        row("m", code, [1, 0], seed=s).model_copy(update={"weights": weights}) for code in ("de", "ru") for s in (0, 1)
+    ]
+    for _ in range(2):
+        write_cards([*own, row("n", "de", [1, 1])], [f"m={tmp_path / 'model'}"])
+    read = ModelCard.load(card)
+    assert read.data.license == "mit" and read.data.model_name == "mine" and read.text.strip() == "# Mine\n\nText."
+    found = {(one.dataset_name, one.dataset_config): one for one in read.data.eval_results}
+    assert len(read.data.eval_results) == 3 and set(found) == {("x", None), ("nli", "de"), ("nli", "ru")}
+    assert found["nli", "de"].metric_value == 0.5 and found["nli", "de"].metric_type == "accuracy"
+    assert found["nli", "de"].task_type == "text-classification" and found["x", None].metric_value == 3
+    with pytest.raises(DataError, match="of other weights than lie in"):
+        write_cards([row("m", "de", [1, 0])], [f"m={tmp_path / 'model'}"])
+    with pytest.raises(DataError, match="NAME one of m"):
+        write_cards(own, [f"k={tmp_path / 'model'}"])

@@ -21,7 +21,7 @@ from unibert.evaluate.finetune.plan import make_plan
 from unibert.evaluate.finetune.run import find_model, judge
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.finetune.windows import Windows, window_starts
-from unibert.evaluate.results_file import read_results
+from unibert.evaluate.results_file import Results, read_results
 from unibert.evaluate.tasks import TASKS
 from unibert.evaluate.tasks.ner import Sentence
 from unibert.evaluate.tasks.nli import Pair
@@ -186,6 +186,81 @@ def test_the_rate_is_chosen_on_the_sources_dev(place, labelled, tmp_path):
     assert {(row.language, row.seed) for row in rows if row.purpose == "test"} == {
         (code, seed) for code in ("de", "en", "ru") for seed in (0, 1)
     }
+
+
+def test_a_joint_dev_set_is_of_all_languages_and_said(place, tmp_path):
+    from dataclasses import replace
+
+    data = make_labelled(tmp_path / "data")
+    joint = replace(QUICK, learning_rates=(1e-9, 1e-2), dev="joint")
+    with pytest.raises(DataError, match="leave --dev joint out"):
+        make_plan(TASKS["ner"], data, settings=joint)
+    for code in ("de", "fr"):  # French has dev alone: it would be measured on what chose the rate
+        (data / "ner" / code).mkdir(exist_ok=True)
+        (data / "ner" / code / "dev.txt").write_text((data / "ner" / "de" / "test.txt").read_text())
+    assert "fr" in {where[2] for where in make_plan(TASKS["ner"], data, settings=QUICK).tests}
+    rows = judge([str(place / "model")], ["ner"], data, tmp_path / "r.jsonl", seeds=1, settings=joint).rows
+    tried = {}
+    for row in rows:
+        if row.purpose == "tuning":
+            tried.setdefault(row.learning_rate, {})[row.language] = row.values["f1"]
+    assert all(set(found) == {"en", "de", "fr"} for found in tried.values()) and len(tried) == 2
+    tests = [row for row in rows if row.purpose == "test"]
+    assert {row.source for row in tests} == {"en, joint dev"} and "fr" not in {row.language for row in tests}
+    best = max(tried, key=lambda rate: np.mean(list(tried[rate].values())))
+    assert {row.learning_rate for row in tests} == {best}
+
+
+def test_force_measures_again_and_the_newer_row_counts(place, labelled, tmp_path):
+    results = tmp_path / "r.jsonl"
+    how = (["retrieval"], labelled, results)
+    first = judge([str(place / "model")], *how, settings=QUICK).rows
+    spoilt = [row.model_copy(update={"seconds": 1e9}) for row in first]
+    results.write_text("".join(row.model_dump_json() + "\n" for row in spoilt))
+    assert judge([str(place / "model")], *how, settings=QUICK).rows == spoilt
+    again = judge([str(place / "model")], *how, settings=QUICK, force=True).rows
+    assert [row.values for row in again] == [row.values for row in first] and max(row.seconds for row in again) < 1e9
+    assert read_results(results) == again
+
+
+def test_what_a_model_cost_is_known_from_its_run(place, tmp_path):
+    import shutil
+
+    export = tmp_path / "run" / "hf" / "step_00000002"
+    shutil.copytree(place / "model", export)
+    assert find_model(str(tmp_path / "run")).cost == (None, None)
+    (tmp_path / "run" / "recipe.toml").touch()
+    steps = [{"step": i, "progress/tokens": 900.0 * i, "speed/tokens_per_second": 0.5} for i in range(1, 4)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"step": 0}, *steps]))
+    assert find_model(str(tmp_path / "run")).cost == (1800, 1.0), "of the steps up to the export"
+
+
+def test_processes_share_the_work_and_one_file(place, labelled, tmp_path, monkeypatch):
+    how = (["ner", "retrieval"], labelled, tmp_path / "r.jsonl")
+    shares = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        before = set() if rank else {row.key for row in shares[0]}
+        done = judge([str(place / "model")], *how, seeds=2, settings=QUICK).rows
+        shares.append([row for row in done if row.key not in before])
+    assert all(shares) and len(read_results(how[-1])) == sum(map(len, shares))
+    alone = tmp_path / "alone.jsonl"
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    judge([str(place / "model")], *how[:2], alone, seeds=2, settings=QUICK)
+    values = [{row.key: row.values for row in read_results(path)} for path in (how[-1], alone)]
+    assert values[0] == values[1]
+
+
+def test_a_row_that_another_process_did_not_finish_is_cut_before_the_next(place, labelled, tmp_path):
+    rows = judge([str(place / "model")], ["retrieval"], labelled, tmp_path / "r.jsonl", settings=QUICK).rows
+    shared = Results(tmp_path / "shared.jsonl")
+    shared.add(rows[0])
+    with shared.path.open("ab") as file:
+        file.write(b'{"key": "half of a row' + b"x" * (1 << 21))
+    shared.add(rows[1])
+    assert read_results(shared.path) == rows[:2]
 
 
 def test_models_that_cannot_be_judged(place, labelled, tmp_path, monkeypatch):

@@ -32,3 +32,43 @@ def test_minilm_on_the_sts_benchmark(tmp_path):
     shutil.copy(SHARED / "stsb" / "stsb-en-test.csv", tmp_path / "data" / "stsb")
     (row,) = judge([str(model)], ["sts"], tmp_path / "data", tmp_path / "results.jsonl", settings=Settings()).rows
     assert 100 * row.values["spearman"] == pytest.approx(82.03, abs=0.05)
+
+
+# The results repository of MTEB (github.com/embeddings-benchmark/results), multilingual-e5-small of revision fd1525a:
+# STSBenchmarkMultilingualSTS (mteb 1.18.0), cosine Spearman of the test split; Tatoeba (mteb 1.36.32), accuracy.
+STSB = {"de": 0.789364, "en": 0.835892, "es": 0.807442, "fr": 0.793205, "ru": 0.777764}
+TATOEBA = {
+    "af": 0.905, "ar": 0.807, "bg": 0.878, "bn": 0.865, "de": 0.98, "el": 0.897, "es": 0.954, "et": 0.668, "eu": 0.658,
+    "fi": 0.771, "fr": 0.93, "he": 0.761, "hi": 0.958, "hu": 0.825, "id": 0.915, "ja": 0.875, "ka": 0.875335,
+    "ko": 0.799, "ru": 0.923, "sw": 0.758974, "ta": 0.882736, "tr": 0.926, "vi": 0.917, "zh": 0.924,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled data beside the project is not there")
+def test_e5_on_the_sts_benchmark_and_tatoeba(tmp_path):
+    """multilingual-e5-small behind "query: ", its weights rounded to 4 bits, which costs what the bounds allow."""
+    from unibert.config import load_recipe
+    from unibert.errors import UnibertError
+    from unibert.models import e5
+
+    try:
+        e5.fetch(load_recipe("demo", ["--teacher.original", str(tmp_path / "e5")]))
+    except UnibertError as error:
+        pytest.skip(f"the weights cannot be fetched: {error}")
+    for name in ("stsb", "tatoeba"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for path in SHARED.glob(f"{name}/*"):
+            if "stsb" not in path.name or path.name.endswith("-test.csv"):
+                shutil.copy(path, tmp_path / "data" / name)
+    how = Settings(prefix="query: ")
+    rows = judge(
+        [str(tmp_path / "e5")], ["sts", "retrieval"], tmp_path / "data", tmp_path / "r.jsonl", settings=how
+    ).rows
+    stsb = {row.language: row.values["spearman"] - STSB[row.language] for row in rows if row.task == "sts"}
+    tatoeba = {
+        row.language: row.values["to_english"] - TATOEBA[row.language] for row in rows if row.task == "retrieval"
+    }
+    assert set(stsb) == set(STSB) and set(tatoeba) == set(TATOEBA)
+    assert max(map(abs, stsb.values())) < 0.01, stsb
+    assert max(map(abs, tatoeba.values())) < 0.05 and abs(sum(tatoeba.values())) / len(tatoeba) < 0.02, tatoeba

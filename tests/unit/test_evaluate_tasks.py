@@ -48,7 +48,7 @@ def test_every_task_reads_its_files_and_perfect_predictions_score_one(labelled, 
     task = TASKS[name]
     plan = make_plan(task, labelled, settings=Settings(), tuned=task.head != "none")
     languages = [place[2] for place in plan.tests]
-    assert languages == (["de", "ru"] if name == "retrieval" else ["de", "en", "ru"])
+    assert languages == {"retrieval": ["de", "ru"], "word_translation": ["de"]}.get(name, ["de", "en", "ru"])
     perfect = {
         "ner": lambda e: e.tags,
         "nli": lambda e: e.label,
@@ -56,6 +56,9 @@ def test_every_task_reads_its_files_and_perfect_predictions_score_one(labelled, 
         "conversational_qa": lambda e: e.answers[0][0] if e.answers else "",
         "sts": lambda e: float(e.label),
         "retrieval": lambda e: [1, 1, 1, 1],
+        "word_translation": lambda e: (1, 1),
+        "language_probe": lambda e: {"accuracy": 1.0} if int(e.id.split(":")[1]) % 2 else None,
+        "masked": lambda e: (3.0, 3, 3),
     }[name]
     for of, _, language, examples in plan.tests:
         found = task.measure(examples, [perfect(example) for example in examples], of=of, language=language)
@@ -88,6 +91,12 @@ WRONG = [
     ("qa", "xquad/xquad.en.json", '{"data": [\n}', r"xquad.en.json:2: not JSON"),
     ("qa", "xquad/xquad.en.json", '{"data": [{"title": 1}]}', r"no 'paragraphs'; SQuAD's form"),
     ("retrieval", "tatoeba/tatoeba.deu-eng.deu", "a\nb\n", r"its other side is not beside it"),
+    ("word_translation", "words/en-de.tsv", "cat\tKatze\ndog\n", r"en-de.tsv:2: 'dog'; write a word, a tab"),
+    ("word_translation", "words/fr-de.tsv", "chat\tKatze\n", r"fr-de.tsv: its name must say English and another"),
+    ("language_probe", "text/lines.txt", "a\n", r"lines.txt: its name must say one language"),
+    ("language_probe", "text/de.txt", "a\nb\n", r"text has 2 texts in 'de', and 20 are needed"),
+    ("masked", "heldout/lines/de.jsonl", '{"texts": 1}\n', r"de.jsonl:1: no column text"),
+    ("masked", "other/de.txt", "a\n", r"masked: no text by language: put files into one of .*heldout/, .*tatoeba/"),
 ]
 
 
@@ -141,8 +150,8 @@ def test_split_source_measures_nothing_that_was_trained_on(tmp_path):
     for code in ("en", "de"):
         write(tmp_path, f"xquad/xquad.{code}.json", json.dumps(squad(code, random.Random(code), 80)))
     plan = make_plan(TASKS["qa"], tmp_path, settings=Settings(split_source=True))
-    used = {example.group for example in (*plan.train, *plan.dev)}
-    assert plan.source == "en (split)" and len(plan.train) > len(plan.dev) > 0
+    used = {example.group for example in (*plan.train, *plan.dev["en"])}
+    assert plan.source == "en (split)" and len(plan.train) > len(plan.dev["en"]) > 0
     for _, _, _, examples in plan.tests:
         assert examples and not used & {example.group for example in examples}
 
@@ -160,8 +169,8 @@ def test_several_forms_of_one_task(tmp_path):
         "fr": ("g", "h", "contradiction"),
     }
     assert [e.label for e in found.of("train")["de"]] == ["contradiction"]
-    assert [place[:3] for place in found.tests(source="en")][-1] == ("nli", "test", "ur")
-    assert ("nli", "dev", "quy") in [place[:3] for place in found.tests(source="en")]
+    assert [place[:3] for place in found.tests(chosen_on={"en"})][-1] == ("nli", "test", "ur")
+    assert ("nli", "dev", "quy") in [place[:3] for place in found.tests(chosen_on={"en"})]
     write(tmp_path, "sts17/STS.input.track4a.es-en.txt", "a\tb\n")
     write(tmp_path, "sts17/STS.gs.track4a.es-en.txt", "3.5\n")
     write(tmp_path, "sts22/test.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1, "lang": "de-en"}\n')
@@ -198,5 +207,5 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled data beside the project is not there")
 def test_real_files_are_read():
     for name in ("ner", "nli", "qa", "sts", "retrieval"):
-        for _, _, _, examples in TASKS[name].read(SHARED).tests(source="en"):
+        for _, _, _, examples in TASKS[name].read(SHARED).tests(chosen_on={"en"}):
             assert len(examples) > 100 and not re.search(r"^\s*$", examples[0].id)

@@ -31,7 +31,7 @@ class Features:
 class Embedder:
     """Texts to features, in batches of similar length.
 
-    Nothing is put before the text: models whose card asks for a prefix ("query: ") are all read without it.
+    Nothing is put before a text if not asked for: models whose card wants a prefix ("query: ") are read without it too.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Embedder:
         max_tokens: int,
         device: torch.device | str = "cpu",
         progress: Callable[[int], None] | None = None,
+        prefix: str = "",
     ) -> None:
         """Keep what embedding needs.
 
@@ -51,18 +52,21 @@ class Embedder:
             max_tokens: longer texts are cut to this many tokens, special ones included.
             device: where the encoder is.
             progress: told the number of texts done after each batch.
+            prefix: what stands before every text.
         """
         self._encoder = encoder
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._device = torch.device(device)
         self._progress = progress or (lambda done: None)
+        self._prefix = prefix
 
     @torch.no_grad()
     def features(self, texts: Sequence[str]) -> Features:
         """Features of every text, in the texts' order."""
+        given = [self._prefix + text for text in texts]
         ids = self._tokenizer(
-            list(texts), truncation=True, max_length=self._max_tokens, return_attention_mask=False, padding=False
+            given, truncation=True, max_length=self._max_tokens, return_attention_mask=False, padding=False
         )["input_ids"]
         places: list[int] = []
         means, firsts = [], []
@@ -104,3 +108,15 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
+
+
+def once(embed: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:
+    """`embed`, reading each text once however often it is asked for."""
+    known: dict[str, Tensor] = {}
+
+    def remembering(texts: Sequence[str]) -> Tensor:
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(new, embed(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return remembering

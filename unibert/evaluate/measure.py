@@ -24,7 +24,7 @@ from unibert.data.lines import say
 from unibert.data.shard_format import TokenizerFacts
 from unibert.data.shards import ShardSet
 from unibert.errors import DataError
-from unibert.evaluate.embed import Embedder
+from unibert.evaluate.embed import Embedder, once
 from unibert.evaluate.heldout import ENGLISH, Heldout, read_heldout
 from unibert.evaluate.heldout_batches import heldout_batches
 from unibert.evaluate.masked import heldout_masked, targets_by_language, token_counts, unigram_baseline
@@ -258,7 +258,7 @@ def _embeddings(
     messages = {text for rows in material.pairs.values() for text, _ in rows}.union(material.english)
     with _progress(f"{name}: sentence features", total=len(messages) + len(texts)) as advance:
         embedder = Embedder(encoder, tokenizer, max_tokens=material.max_tokens, device=device, progress=advance)
-        embed = _once(embedder.mean)
+        embed = once(embedder.mean)
         scores = retrieval(embed, material.pairs, english=material.english)
         features = embedder.features(texts)
     with _progress(f"{name}: language probe", total=2) as advance:
@@ -279,18 +279,6 @@ def _embeddings(
             rank=material.removed_rank,
         )
     return scores, probes, removed
-
-
-def _once(embed: Callable[[Sequence[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:
-    """`embed`, reading each text once however often it is asked for."""
-    known: dict[str, Tensor] = {}
-
-    def remembering(texts: Sequence[str]) -> Tensor:
-        if new := [text for text in dict.fromkeys(texts) if text not in known]:
-            known.update(zip(new, embed(new), strict=True))
-        return torch.stack([known[text] for text in texts])
-
-    return remembering
 
 
 @contextmanager

@@ -43,17 +43,28 @@ class ProbeScore:
     recall: dict[str, float]
 
 
-def language_probe(features_NH: Tensor, *, texts: Sequence[str], languages: Sequence[str]) -> ProbeScore:
-    """Fit languages on standardised features of the training side, and score the test side.
+@dataclass(frozen=True)
+class Judged:
+    """A fitted probe on the texts it was not fitted on."""
+
+    test_N: Tensor
+    """bool: which texts those are."""
+    right_T: Tensor
+    """bool: whose language it named, of the test side's T texts."""
+    label_T: Tensor
+    names: list[str]
+    majority: float
+    """Share, on the test side, of the language that is most frequent in training."""
+    penalty: float
+
+
+def judged(features_NH: Tensor, *, texts: Sequence[str], languages: Sequence[str]) -> Judged:
+    """Fit languages on standardised features of the training side, and ask the test side.
 
     Args:
         features_NH: frozen features, fp32.
         texts: N texts; equal texts fall on the same side.
         languages: N language codes.
-
-    Returns:
-        Accuracy with its 95 % Wilson interval; `chance` is 1/L, `majority` the test share of the language that is
-        most frequent in training, `recall` the accuracy per language.
 
     Raises:
         DataError: fewer than two languages, or one with no text on either side.
@@ -75,20 +86,46 @@ def language_probe(features_NH: Tensor, *, texts: Sequence[str], languages: Sequ
 
     penalty = max(PENALTIES, key=tried)
     probe = _fit(features_NH[train_N], label_N[train_N], classes=len(names), penalty=penalty)
-    right = probe(features_NH[test_N]).argmax(1) == label_N[test_N]
-    hits, total = int(right.sum()), len(right)
+    label_T = label_N[test_N]
+    most = label_N[train_N].bincount(minlength=len(names)).argmax()
+    return Judged(
+        test_N=test_N,
+        right_T=probe(features_NH[test_N]).argmax(1) == label_T,
+        label_T=label_T,
+        names=names,
+        majority=(label_T == most).double().mean().item(),
+        penalty=penalty,
+    )
+
+
+def language_probe(features_NH: Tensor, *, texts: Sequence[str], languages: Sequence[str]) -> ProbeScore:
+    """What a fresh probe is worth.
+
+    Args:
+        features_NH: as `judged`.
+        texts: likewise.
+        languages: likewise.
+
+    Returns:
+        Accuracy with its 95 % Wilson interval; `chance` is 1/L, `majority` the test share of the language that is
+        most frequent in training, `recall` the accuracy per language.
+
+    Raises:
+        DataError: as `judged`.
+    """
+    found = judged(features_NH, texts=texts, languages=languages)
+    hits, total = int(found.right_T.sum()), len(found.right_T)
     low, high = wilson(hits, total)
-    majority = label_N[train_N].bincount(minlength=len(names)).argmax()
     return ProbeScore(
         accuracy=hits / total,
         low=low,
         high=high,
-        chance=1 / len(names),
-        majority=(label_N[test_N] == majority).double().mean().item(),
-        penalty=penalty,
-        train=int(train_N.sum()),
+        chance=1 / len(found.names),
+        majority=found.majority,
+        penalty=found.penalty,
+        train=len(texts) - total,
         test=total,
-        recall={name: right[label_N[test_N] == i].double().mean().item() for i, name in enumerate(names)},
+        recall={name: found.right_T[found.label_T == i].double().mean().item() for i, name in enumerate(found.names)},
     )
 
 

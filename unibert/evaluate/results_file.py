@@ -7,11 +7,15 @@ appended whole; one that was cut off by a crash is left out when reading, and me
 
 from __future__ import annotations
 
+import fcntl
+import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -39,9 +43,9 @@ class ResultRow(BaseModel):
     language: str
     seed: int
     way: str
-    """zero-shot, translate-train, code-switch, or untuned."""
+    """zero-shot, translate-train, code-switch, distil, or untuned, perhaps with "language removed (rank 1)"."""
     source: str
-    """What was trained on, and how it was cut: "en", "en (split)"; empty when untuned."""
+    """What was trained on, and how it was cut: "en", "en (split)"; when untuned the prefix of texts, if any."""
     metric: str
     kind: str
     """How the examples' rows make the metric (statistics.scores.KINDS)."""
@@ -52,12 +56,19 @@ class ResultRow(BaseModel):
     ids: str
     """Fingerprint of the ids of the examples."""
     data: str
-    """Fingerprint of the examples: rows compare only when it is the same."""
+    """Fingerprint of the examples, and of the tokenizer where that decides what is asked: rows compare only when it is
+    the same."""
     learning_rate: float | None
     parameters: int
     parameters_without_embeddings: int
     seconds: float
     """Of measuring this language; the training's are in its first."""
+    weights: str = ""
+    """Of Model.weights."""
+    trained_tokens: int | None = None
+    """What the model had read when it was exported, where it comes from a run folder."""
+    trained_hours: float | None = None
+    """How long its training steps had taken by then."""
 
     @property
     def place(self) -> tuple[str, str, str, str]:
@@ -72,51 +83,83 @@ def key_of(**facts: Any) -> str:
 
 
 class Results:
-    """A results file, open for going on."""
+    """A results file, open for going on.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        force: measure again what is there; the newer row takes the older one's place.
+    """
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
         self.rows: list[ResultRow] = []
         if path.exists():
+            with _alone(path) as file:
+                _cut(file)
             self.rows = read_results(path)
-            whole = path.read_bytes().rpartition(b"\n")[0]
-            with path.open("r+b") as file:  # what a crash left of a last line goes, before others follow it
-                file.truncate(len(whole) + 1 if whole else 0)
-        self._by_key = {row.key: row for row in self.rows}
+        self._by_key = {} if force else {row.key: row for row in self.rows}
 
     def get(self, key: str) -> ResultRow | None:
         """The row of a key, when it has been measured."""
         return self._by_key.get(key)
 
     def add(self, row: ResultRow) -> None:
-        """Append a row, whole and at once."""
+        """Append a row, whole and at once, whoever else writes the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with _alone(self.path) as file:
+            _cut(file)
             file.write(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
-        self.rows.append(row)
+        self.rows = [*(old for old in self.rows if old.key != row.key), row]
         self._by_key[row.key] = row
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """The file, open for appending, which no other process that asks writes meanwhile."""
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+        file.flush()
+
+
+def _cut(file: BinaryIO) -> None:
+    """Take away what a crash left of a last line, before others follow it."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - (1 << 20))
+        file.seek(start)
+        place = file.read(end - start).rfind(b"\n")
+        if place >= 0:
+            end = start + place + 1
+            break
+        end = start
+    file.truncate(end)
+    file.seek(0, os.SEEK_END)
+
+
 def read_results(path: Path) -> list[ResultRow]:
-    """The rows of a results file; a last line that was cut off is left out.
+    """The rows of a results file (.gz too), of several of one key the last; a last line that was cut off is left out.
 
     Raises:
         DataError: no such file, or a damaged line before the last.
     """
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = content.splitlines()
+    except (OSError, EOFError) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); make one with unibert evaluate MODEL --tasks ..."
         ) from error
-    rows = []
+    rows: dict[str, ResultRow] = {}
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(ResultRow.model_validate(orjson.loads(line)))
+            row = ResultRow.model_validate(orjson.loads(line))
+            rows.pop(row.key, None)
+            rows[row.key] = row
         except (ValueError, ValidationError) as error:
             if number < len(lines) and line.strip():
                 raise DataError(f"{path}:{number}: not a row of results ({error}); remove the line") from error
-    return rows
+    return list(rows.values())
 
 
 def cell(rows: Iterable[ResultRow]) -> Cell:

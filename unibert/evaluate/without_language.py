@@ -16,7 +16,7 @@ from unibert.errors import ConfigError
 from unibert.evaluate.embed import Features
 from unibert.evaluate.heldout import ENGLISH
 from unibert.evaluate.language_removal import Parts, fit_parts, remove_parts
-from unibert.evaluate.probe import ProbeScore, language_probe, on_training_side
+from unibert.evaluate.probe import language_probe, on_training_side
 from unibert.evaluate.results import Removed
 from unibert.evaluate.retrieval import Pairs, enough, retrieval
 
@@ -51,7 +51,8 @@ def without_language(
     known = {code: rows for code, rows in enough(pairs).items() if code in parts and ENGLISH in parts}
     probes = {}
     for kind, features_NH in (("mean", features.mean), ("first", features.first)):
-        probes[kind] = _probe(features_NH, texts=texts, languages=languages, rank=rank)
+        left_NH = left_for_probe(features_NH, texts=texts, languages=languages, rank=rank)
+        probes[kind] = language_probe(left_NH, texts=texts, languages=languages)
     return Removed(
         rank=rank,
         lines=int(fits.sum()),
@@ -82,7 +83,7 @@ def _fitted(features_NH: Tensor, fits: Tensor, *, languages: Sequence[str], rank
     return fit_parts(features_NH[fits], languages=own, rank=rank)
 
 
-def _probe(features_NH: Tensor, *, texts: Sequence[str], languages: Sequence[str], rank: int) -> ProbeScore:
+def left_for_probe(features_NH: Tensor, *, texts: Sequence[str], languages: Sequence[str], rank: int) -> Tensor:
+    """Features without their language's part, fitted on the probe's training side."""
     parts = _fitted(features_NH, torch.tensor(list(map(on_training_side, texts))), languages=languages, rank=rank)
-    left_NH = remove_parts(features_NH, languages=languages, parts=parts)
-    return language_probe(left_NH, texts=texts, languages=languages)
+    return remove_parts(features_NH, languages=languages, parts=parts)

@@ -107,6 +107,7 @@ TO_ENGLISH = When(
     evaluation=True,
 )
 LAMB = When("optimizer.name is lamb", lambda recipe: _once(recipe.optimizer.name == "lamb"))
+REPORT = When("`unibert report --tensorboard`", lambda recipe: ())
 # Precision is the engine file's, not the recipe's: no list of expected tags has these.
 FP16 = When("the player's engine is in fp16", lambda recipe: ())
 KNOWN_DEVICE = When("a device of known peak", lambda recipe: _once(True), known_device=True)
@@ -185,6 +186,10 @@ TAGS: tuple[Tag, ...] = (
     Tag("memory/peak_gib", "GiB", ALWAYS, "the worst rank's peak: the device's memory, or resident without one", "max"),
     Tag("progress/tokens", "tokens", ALWAYS, "trained on since the run began, without padding", "last"),
     Tag("progress/samples", "documents", ALWAYS, "trained on since the run began", "last"),
+    Tag(
+        "task/<column>", "fraction or correlation", REPORT,
+        "a model's score on a labelled set in a way: .<language>, and .mean over them", "last",
+    ),
 )  # fmt: skip
 
 _MATCH = {tag.pattern: re.compile(re.sub(r"<\w+>", r"[A-Za-z0-9_.-]+", tag.pattern)) for tag in TAGS}

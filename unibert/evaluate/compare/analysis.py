@@ -23,6 +23,7 @@ from unibert.evaluate.results_file import ResultRow, cell
 from unibert.evaluate.statistics.bootstrap import Cell, Finding, interval, paired_bootstrap, relative_improvement
 from unibert.evaluate.statistics.scores import score
 from unibert.evaluate.statistics.significance import holm, paired_t, welch, wilcoxon
+from unibert.evaluate.tasks import TASKS
 from unibert.languages import LANGUAGES
 
 ALPHA = 0.05
@@ -78,10 +79,14 @@ class Analysis:
     against: dict[str, AgainstReference] = field(default_factory=dict)
     welch: Finding | None = None
     ours: list[str] = field(default_factory=list)
+    unranked: list[str] = field(default_factory=list)
+    """Columns in which nobody is better, such as the language probe's."""
     left_out: list[str] = field(default_factory=list)
     """What was measured and cannot be compared, in words."""
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Model -> parameters, seeds, seconds."""
+    """Model -> parameters, seeds, seconds, and what its training had read and how long that took, where known."""
+    how: dict[str, str] = field(default_factory=dict)
+    """Column -> what was trained on, or the prefix of texts, of each model's; empty where there was neither."""
 
 
 def analyse(
@@ -98,6 +103,7 @@ def analyse(
     Raises:
         DataError: nothing that all models have, unknown names, or one model measured on other examples than another.
     """
+    rows = list(rows)
     tests = [row for row in rows if row.purpose == "test"]
     found = Analysis(sorted({row.model for row in tests}), reference=reference, ours=list(ours))
     unknown = {name for name in (*ours, *([reference] if reference else [])) if name not in found.models}
@@ -109,7 +115,11 @@ def analyse(
     for column, by_language in cells.items():
         found.languages[column] = list(by_language)
         found.entries[column] = {
-            language: _entries({m: c if isinstance(c, list) else [c] for m, c in those.items()}, resamples=resamples)
+            language: _entries(
+                {m: c if isinstance(c, list) else [c] for m, c in those.items()},
+                ranked=column not in found.unranked,
+                resamples=resamples,
+            )
             for language, those in {
                 **by_language,
                 AVERAGE: {m: [one[m] for one in by_language.values()] for m in found.models},
@@ -123,10 +133,18 @@ def analyse(
             "parameters_without_embeddings": own[0].parameters_without_embeddings,
             "seeds": len({row.seed for row in own}),
             "seconds": round(sum(row.seconds for row in rows_of(rows, model)), 1),
+            "tokens": _mean_of_runs(own, "trained_tokens"),
+            "hours": _mean_of_runs(own, "trained_hours"),
         }
     if reference:
         _against(found, cells, resamples=resamples)
     return found
+
+
+def _mean_of_runs(rows: Sequence[ResultRow], what: str) -> float | None:
+    """The mean over a model's weights (one a training) of what they cost; None where that is not known of one."""
+    of_weights = {row.weights: getattr(row, what) for row in rows}
+    return None if None in of_weights.values() else float(np.mean(list(of_weights.values())))
 
 
 def rows_of(rows: Iterable[ResultRow], model: str) -> list[ResultRow]:
@@ -147,15 +165,28 @@ def _cells(found: Analysis, tests: Sequence[ResultRow]) -> dict[str, dict[str, d
         if missing:
             found.left_out.append(f"{name} {language}: not measured of {', '.join(missing)}")
         elif len({row.data for own in those.values() for row in own}) > 1:
+            if _is(column, "by_tokenizer"):
+                found.left_out.append(f"{name} {language}: models of other tokenizers are asked for other tokens")
+                continue
             raise DataError(f"{name} {language}: models were measured on different examples; measure them on the same")
         else:
             found.columns[name] = next(iter(those.values()))[0].metric
+            found.how[name] = "; ".join(sorted({row.source for own in those.values() for row in own}))
+            if _is(column, "describes") and name not in found.unranked:
+                found.unranked.append(name)
             cells.setdefault(name, {})[language] = {model: cell(own) for model, own in those.items()}
     return cells
 
 
-def _entries(cells: Mapping[str, list[Cell]], *, resamples: int) -> dict[str, Entry]:
+def _is(column: Column, what: str) -> bool:
+    """A class variable of a column's task; false for a task that this version does not know."""
+    return bool(getattr(TASKS.get(column[0]), what, False))
+
+
+def _entries(cells: Mapping[str, list[Cell]], *, ranked: bool, resamples: int) -> dict[str, Entry]:
     scores = {model: interval(own, resamples=resamples) for model, own in cells.items()}
+    if not ranked:
+        return {model: Entry(scores[model], _deviation(own), False, 1.0) for model, own in cells.items()}
     best = max(scores, key=lambda model: scores[model].value)
     others = [model for model in cells if model != best]
     raw = [paired_bootstrap(cells[best], cells[model], resamples=resamples).p for model in others]
@@ -198,6 +229,8 @@ def group_of(language: str, *, by: str) -> str:
 def _against(found: Analysis, cells: Mapping[str, Mapping[str, Mapping[str, Cell]]], *, resamples: int) -> None:
     """Every model but the reference against it, and the two groups."""
     assert found.reference is not None
+    # Embeddings once more, without their language, are the same task: it would count twice in the mean.
+    cells = {name: by for name, by in cells.items() if name not in found.unranked and "language removed" not in name}
 
     def of(model: str) -> dict[str, list[Cell]]:
         return {column: [those[model] for those in by.values()] for column, by in cells.items()}

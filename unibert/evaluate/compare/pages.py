@@ -17,6 +17,8 @@ def markdown(found: Analysis, *, charts: Sequence[tuple[str, str]], files: Seque
     lines = ["# Models compared", ""]
     lines += [f"From {', '.join(f'`{name}`' for name in files)}. " + _HOW, ""]
     lines += ["## Means over languages", "", *_table(_means(found)), ""]
+    trained = [f"{column}: {how}" for column, how in found.how.items() if how]
+    lines += [f"Trained on, or read with: {'; '.join(trained)}.", ""] if trained else []
     if found.against:
         lines += [f"## Against {found.reference}", "", *_table(_improvements(found)), "", _TESTS, ""]
     if found.welch is not None:
@@ -30,7 +32,7 @@ def markdown(found: Analysis, *, charts: Sequence[tuple[str, str]], files: Seque
         lines += [f"## {column}: {found.columns[column]}", "", *_table(_languages(found, column)), ""]
     for by, groups in found.groups.items():
         lines += [f"## By {by}", "", *_table(_grouped(found, groups)), ""]
-    lines += ["## Models", "", *_table(_models(found)), ""]
+    lines += ["## Models", "", *_table(_models(found)), "", _COST, ""]
     if found.left_out:
         lines += ["## Not compared", "", *(f"- {line}" for line in found.left_out), ""]
     return "\n".join(lines)
@@ -39,11 +41,18 @@ def markdown(found: Analysis, *, charts: Sequence[tuple[str, str]], files: Seque
 _HOW = (
     "Scores are in hundredths, with a 95 % interval over examples (bootstrap) in brackets and, where there are several "
     "seeds, ± their standard deviation. **Bold**: the best, or not significantly worse at 5 % (paired bootstrap, Holm "
-    "over the models)."
+    "over the models). A language probe's accuracy is no merit: it is shown, and not ranked or counted below; nor does "
+    "it count below what embeddings find without their language's part (LIR), which is told every text's language."
 )
 _TESTS = (
     "p-values after Holm over the models, of: the paired bootstrap over examples (mean relative improvement), the "
     "paired t-test and Wilcoxon's over (task, language) cells (difference of scores)."
+)
+
+
+_COST = (
+    "Tokens and hours are of the training that made a model (steps alone; the mean over its trainings), where it comes "
+    "from a run folder."
 )
 
 
@@ -117,12 +126,14 @@ def _grouped(found: Analysis, groups: dict[str, dict[str, dict[str, float]]]) ->
 
 
 def _models(found: Analysis) -> list[list[str]]:
-    head = ["model", "parameters", "without embeddings", "seeds", "measured in"]
+    head = ["model", "parameters", "without embeddings", "tokens read", "hours", "seeds", "measured in"]
     rows = [
         [
             name,
             f"{facts['parameters'] / 1e6:.1f}M",
             f"{facts['parameters_without_embeddings'] / 1e6:.1f}M",
+            "" if facts["tokens"] is None else f"{facts['tokens']:,.0f}",
+            "" if facts["hours"] is None else f"{facts['hours']:.2f}",
             str(facts["seeds"]),
             f"{facts['seconds'] / 60:.1f} min",
         ]

@@ -20,15 +20,25 @@ def write_report(
     reference: str | None = None,
     ours: Sequence[str] = (),
     resamples: int = 1000,
+    tensorboard: bool = False,
+    cards: Sequence[str] = (),
 ) -> Analysis:
     """Join results files and write the report into a folder.
+
+    Args:
+        files: results files.
+        folder: written to.
+        reference: the model that improvements are relative to.
+        ours: models that are compared, as a group, with the others.
+        resamples: of each bootstrap.
+        tensorboard: also write scalars, into the folder's tb.
+        cards: NAME=FOLDER of models whose cards are told their scores.
 
     Raises:
         DataError: nothing that can be compared.
     """
-    found = analyse(
-        [row for path in files for row in read_results(path)], reference=reference, ours=ours, resamples=resamples
-    )
+    rows = [row for path in files for row in read_results(path)]
+    found = analyse(rows, reference=reference, ours=ours, resamples=resamples)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [("Languages and models", charts.heatmap(found, folder / "heatmap.png"))]
     if found.against:
@@ -41,4 +51,12 @@ def write_report(
         named = [(title, path.name) for title, path in drawn]
         file.write(markdown(found, charts=named, files=[path.name for path in files]))
     say(f"report: {folder / 'report.md'}")
+    if tensorboard:
+        from unibert.evaluate.compare.scalars import write_scalars
+
+        say(f"report: tensorboard --logdir {write_scalars(found, folder / 'tb')}")
+    if cards:
+        from unibert.evaluate.compare.cards import write_cards
+
+        write_cards(rows, cards)
     return found

@@ -11,17 +11,26 @@ from torch import Tensor
 
 from unibert.errors import NumericsError
 from unibert.evaluate.finetune.decoding import decode
+from unibert.evaluate.finetune.distil import Answers, divergence_loss
 from unibert.evaluate.finetune.heads import TaskModel, collate
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.finetune.windows import Window
 
 
 def fit(
-    model: TaskModel, windows: Sequence[Window], *, rate: float, seed: int, settings: Settings, padding: int
+    model: TaskModel,
+    windows: Sequence[Window],
+    *,
+    rate: float,
+    seed: int,
+    settings: Settings,
+    padding: int,
+    answers: Answers | None = None,
 ) -> float:
     """Train in place and return the mean loss of the last epoch.
 
     AdamW; the rate rises over `warmup_fraction` of the steps, then falls linearly to 0; gradients have norm 1 at most.
+    With a teacher's answers these are learnt, and labels are not looked at.
 
     Raises:
         NumericsError: the loss is not finite.
@@ -43,9 +52,10 @@ def fit(
     for _ in range(settings.epochs):
         losses.clear()
         for chosen in torch.randperm(len(windows), generator=order).split(settings.batch):
-            batch = collate([windows[i] for i in chosen.tolist()], padding=padding).to(device)
+            own = [windows[i] for i in chosen.tolist()]
+            batch = collate(own, padding=padding).to(device)
             with _precision(settings, device):
-                loss = model.loss(batch)
+                loss = model.loss(batch) if answers is None else divergence_loss(model(batch), batch, own, answers)
             if not torch.isfinite(loss):
                 raise NumericsError(f"fine-tuning: the loss is {loss.item()} at rate {rate}: leave that rate out")
             loss.backward()
@@ -58,17 +68,8 @@ def fit(
 
 
 @torch.no_grad()
-def predict(
-    model: TaskModel,
-    windows: Sequence[Window],
-    examples: Sequence[Any],
-    *,
-    labels: Sequence[str],
-    settings: Settings,
-    padding: int,
-    may_be_empty: bool,
-) -> list[Any]:
-    """One prediction an example; rows of like length are read together."""
+def outputs_of(model: TaskModel, windows: Sequence[Window], *, settings: Settings, padding: int) -> list[Tensor]:
+    """[P, C] of every window, without dropout; rows of like length are read together."""
     model.eval()
     device = next(model.parameters()).device
     outputs: list[Tensor] = [torch.empty(0)] * len(windows)
@@ -80,8 +81,22 @@ def predict(
             out = model(batch).float().cpu()
         for i, row in zip(chosen, out, strict=True):
             outputs[i] = row
+    return outputs
+
+
+def predict(
+    model: TaskModel,
+    windows: Sequence[Window],
+    examples: Sequence[Any],
+    *,
+    labels: Sequence[str],
+    settings: Settings,
+    padding: int,
+    may_be_empty: bool,
+) -> list[Any]:
+    """One prediction an example."""
     return decode(
-        outputs,
+        outputs_of(model, windows, settings=settings, padding=padding),
         windows,
         examples,
         head=model.head,

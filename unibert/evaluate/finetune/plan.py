@@ -22,18 +22,21 @@ class Plan:
 
     task: Task
     train: Sequence[Any]
-    dev: Sequence[Any]
-    """Of the source language: learning rates are chosen on it."""
+    dev: Mapping[str, Sequence[Any]]
+    """language -> examples that learning rates are chosen on: the source's, or with a joint dev set all."""
     tests: Sequence[tuple[str, str, str, Sequence[Any]]]
     """(set, split, language, examples)."""
     labels: Sequence[str]
     source: str
     """What was trained on, in words."""
+    unlabelled: Sequence[Any] = ()
+    """What a task teacher is asked about: text of all languages, whose labels nobody reads."""
 
     @property
     def fingerprint(self) -> str:
         """Of what training depends on."""
-        return f"{fingerprint(self.train)}{fingerprint(self.dev)}"
+        dev = fingerprint([example for own in self.dev.values() for example in own])
+        return f"{fingerprint(self.train)}{dev}{fingerprint(self.unlabelled) if self.unlabelled else ''}"
 
     @property
     def may_be_empty(self) -> bool:
@@ -56,22 +59,27 @@ def make_plan(task: Task, folder: Path, *, settings: Settings, tuned: bool = Tru
     found = task.read(folder)
     if tuned and settings.split_source and settings.source not in found.of("train"):
         found = split_source(found, source=settings.source)
-    tests = [(a, b, c, spread(examples, settings.limit)) for a, b, c, examples in found.tests(source=settings.source)]
+    joint = tuned and settings.dev == "joint"
+    chosen_on = set(found.of("dev")) if joint else {settings.source}
+    tests = [(a, b, c, spread(examples, settings.limit)) for a, b, c, examples in found.tests(chosen_on=chosen_on)]
     if not tests:
         raise DataError(f"{task.name}: no test files; a file's name says its split (train, dev, test)")
     if not tuned:
-        return Plan(task, (), (), tests, (), "")
+        return Plan(task, (), {}, tests, (), "")
     by_language = found.of("train")
     train = _training(task, by_language, folder, settings=settings)
-    if not found.of("dev").get(settings.source):
-        train, dev = _cut_dev(train)
-    else:
-        dev = found.of("dev")[settings.source]
+    train, dev = _dev(task, train, found.of("dev"), settings=settings)
     labels = task.labels(train)
     _check_labels(task, labels, train, tests)
-    said = settings.source if settings.mode == "zero-shot" else "+".join(sorted(by_language))
-    cut = " (split)" if settings.split_source else ""
-    return Plan(task, train, spread(dev, settings.limit), tests, labels, said + cut)
+    said = settings.source if settings.mode in ("zero-shot", "distil") else "+".join(sorted(by_language))
+    said += " (split)" if settings.split_source else ""
+    said += ", joint dev" if joint else ""
+    if settings.mode != "distil":
+        return Plan(task, train, dev, tests, labels, said)
+    unlabelled = _unlabelled(task, found.of("unlabelled") or by_language, settings=settings)
+    languages = "+".join(sorted(unlabelled))
+    flat = [example for examples in unlabelled.values() for example in examples]
+    return Plan(task, train, dev, tests, labels, f"{said}, and {languages} without labels", flat)
 
 
 def spread(examples: Sequence[Any], limit: int | None) -> list[Any]:
@@ -88,7 +96,7 @@ def _training(task: Task, by_language: Mapping[str, Sequence[Any]], folder: Path
             f"file named ...train...{settings.source}... there, name another language with --source, or let "
             "--split-source cut what is labelled into train, dev and test"
         )
-    if settings.mode == "zero-shot":
+    if settings.mode in ("zero-shot", "distil"):
         return spread(by_language[settings.source], settings.limit)
     if settings.mode == "translate-train":
         return [example for examples in by_language.values() for example in spread(examples, settings.limit)]
@@ -124,10 +132,38 @@ def switched(by_language: Mapping[str, Sequence[Any]], *, pivot: str) -> list[An
     return mixed
 
 
-def _cut_dev(train: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """A tenth of the training examples as dev, by a hash of the group, where there is no dev file."""
-    dev = [example for example in train if stable_hash(f"dev:{example.group}") % 10 == 0]
-    return [example for example in train if stable_hash(f"dev:{example.group}") % 10], dev
+def _unlabelled(task: Task, by_language: Mapping[str, Sequence[Any]], *, settings: Settings) -> dict[str, list[Any]]:
+    """language -> examples, of files called unlabelled, else of training files.
+
+    Raises:
+        DataError: the task's answers are no classes.
+    """
+    if task.head not in ("tokens", "classes"):
+        raise DataError(f"{task.name}: --mode distil learns distributions over classes: leave it to ner and nli")
+    return {code: spread(examples, settings.limit) for code, examples in sorted(by_language.items())}
+
+
+def _dev(
+    task: Task, train: list[Any], by_language: Mapping[str, Sequence[Any]], *, settings: Settings
+) -> tuple[list[Any], dict[str, list[Any]]]:
+    """(training examples, what rates are chosen on).
+
+    Where the source has no dev file a tenth of the training examples is taken, by a hash of the group.
+
+    Raises:
+        DataError: a joint dev set of the source alone.
+    """
+    own = list(by_language.get(settings.source, ()))
+    if not own:
+        own = [example for example in train if stable_hash(f"dev:{example.group}") % 10 == 0]
+        train = [example for example in train if stable_hash(f"dev:{example.group}") % 10]
+    dev = {settings.source: spread(own, settings.limit)}
+    if settings.dev == "joint":
+        others = {code: rows for code, rows in sorted(by_language.items()) if code != settings.source}
+        if not others:
+            raise DataError(f"{task.name}: a joint dev set needs dev files in other languages; leave --dev joint out")
+        dev |= {code: spread(rows, settings.limit) for code, rows in others.items()}
+    return train, dev
 
 
 def _check_labels(

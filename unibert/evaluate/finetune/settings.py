@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["zero-shot", "translate-train", "code-switch"]
+Mode = Literal["zero-shot", "translate-train", "code-switch", "distil"]
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,18 @@ class Settings:
     """Defaults are the usual ones for encoders of this size (XTREME's), and ours where it says nothing."""
 
     source: str = "en"
-    """Language that is trained on, and on whose dev set the learning rate is chosen."""
+    """Language that is trained on."""
     mode: Mode = "zero-shot"
     """zero-shot: the source language alone. translate-train: all languages that have training files. code-switch: both
-    parts of an example in two of these languages, one of them the source (PPA; pairs and questions)."""
+    parts of an example in two of these languages, one of them the source (PPA; pairs and questions). distil: what a
+    teacher, fine-tuned on the source, says of text of all languages without labels (distil.py; ner and nli)."""
+    task_teacher: str = ""
+    """The model that teaches in mode distil: a folder, a run or a name on the hub."""
     learning_rates: tuple[float, ...] = (2e-5, 5e-5)
     """Each is tried with the first seed; the best on dev is used for all."""
+    dev: Literal["source", "joint"] = "source"
+    """Whose dev sets choose the learning rate: the source's, or those of all languages that have one, by the mean of
+    their scores. Joint is no zero-shot any more, and results say so."""
     epochs: int = 3
     """Passes over the training examples."""
     batch: int = 32
@@ -39,5 +45,9 @@ class Settings:
     """Most examples of each language and split, evenly spread; all when None."""
     split_source: bool = False
     """Cut the source language's labelled examples in three where a task has no training file."""
+    prefix: str = ""
+    """What stands before every text that is embedded untuned, such as "query: " for e5; all models get the same."""
+    remove_language: int | None = None
+    """Also measure embeddings without so many directions of each language (LIR's rank)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the forward pass; weights and optimizer are fp32."""

@@ -5,6 +5,7 @@ all that a results file keeps of a prediction. Legend: N examples, K numbers an 
 
 - mean: K = 1, the mean of what each example scored (accuracy, exact match, an answer's F1, retrieval, loss).
 - f1: K = 3, (right, predicted, gold) counts; 2 right / (predicted + gold) of their sums, 0 when there are none.
+- ratio: K = 2, (part, whole); sum of the parts / sum of the wholes, 0 when these are 0 (of a text's masked tokens).
 - pearson, spearman: K = 2, (predicted, gold); 0 where one of them is constant, since nothing is then known.
 """
 
@@ -48,6 +49,11 @@ def _f1(rows_BNK: Array) -> Array:
     return 2 * right / np.maximum(predicted + gold, 1)
 
 
+def _ratio(rows_BNK: Array) -> Array:
+    part, whole = rows_BNK.sum(1).T
+    return part / np.maximum(whole, 1)
+
+
 def _pearson(rows_BNK: Array) -> Array:
     return _correlation(rows_BNK[..., 0], rows_BNK[..., 1])
 
@@ -72,6 +78,7 @@ def _centred(x_BN: Array) -> tuple[Array, Array]:
 KINDS: Mapping[str, Callable[[Array], Array]] = {
     "mean": _mean,
     "f1": _f1,
+    "ratio": _ratio,
     "pearson": _pearson,
     "spearman": _spearman,
 }

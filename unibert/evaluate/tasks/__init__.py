@@ -9,8 +9,11 @@ from unibert.evaluate.tasks.nli import Nli
 from unibert.evaluate.tasks.qa import Qa
 from unibert.evaluate.tasks.retrieval import Retrieval
 from unibert.evaluate.tasks.sts import Sts
+from unibert.evaluate.tasks.texts import LanguageProbe, Masked
+from unibert.evaluate.tasks.words import WordTranslation
 
-TASKS: dict[str, Task] = {task.name: task for task in (Ner(), Nli(), Qa(), ConversationalQa(), Sts(), Retrieval())}
+_ALL = (Ner(), Nli(), Qa(), ConversationalQa(), Sts(), Retrieval(), LanguageProbe(), Masked(), WordTranslation())
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 """name -> task."""
 
 __all__ = ["TASKS", "Task"]

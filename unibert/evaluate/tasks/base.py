@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -65,24 +65,16 @@ class Labelled:
                 together.setdefault(language, []).extend(examples)
         return together
 
-    def tests(self, *, source: str) -> Iterator[tuple[str, str, str, list[Any]]]:
+    def tests(self, *, chosen_on: Set[str]) -> Iterator[tuple[str, str, str, list[Any]]]:
         """(set, split, language, examples) of what is measured: test, or dev in a language that has no test.
 
-        Not the source's dev: a learning rate is chosen on it.
+        Not the dev of languages that a learning rate is `chosen_on`.
         """
         for name, splits in self.sets.items():
             test, dev = splits.get("test", {}), splits.get("dev", {})
-            for language in sorted({*test, *dev} - ({source} - set(test))):
-                yield (
-                    (name, "test", language, test[language])
-                    if language in test
-                    else (
-                        name,
-                        "dev",
-                        language,
-                        dev[language],
-                    )
-                )
+            for language in sorted({*test, *dev} - (chosen_on - set(test))):
+                split, examples = ("test", test[language]) if language in test else ("dev", dev[language])
+                yield name, split, language, examples
 
 
 class Task(ABC):
@@ -94,6 +86,10 @@ class Task(ABC):
     head: ClassVar[Head]
     metric: ClassVar[str]
     """The metric that is compared, of those `measure` gives."""
+    describes: ClassVar[bool] = False
+    """Whether it only says how a model is, so that more is not better: it is shown and not ranked."""
+    by_tokenizer: ClassVar[bool] = False
+    """Whether the model's tokenizer decides what is asked."""
 
     def read(self, folder: Path) -> Labelled:
         """Every labelled file of the task below a data folder.

@@ -2,7 +2,8 @@
 
 `stsb-de-test.csv`, `xnli.dev.ko.tsv`, `ner/swa/train.txt`, `test-context-en-question-de.json`, `eng.testb`,
 `tatoeba.afr-eng.afr`: the words of the path below the data folder, cut at dots, hyphens and underscores. A split is
-train, dev or test under any of its names, test when none is there; what else has two or three letters is a language.
+train, dev, test or unlabelled under any of its names, test when none is there; what else has two or three letters is a
+language.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ SPLITS = {
     "train": "train", "training": "train",
     "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "testa": "dev",
     "test": "test", "testb": "test",
+    "unlabelled": "unlabelled", "unlabeled": "unlabelled",
 }  # fmt: skip
 _NO_LANGUAGES = frozenset("txt tsv csv gz ner nli sts qa bio iob gs all raw set pan mt".split())
 _SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".conll", ".bio", ".iob2")

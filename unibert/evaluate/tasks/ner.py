@@ -63,6 +63,8 @@ class Ner(Task):
 def _columns(name: FileName, number: int, line: str) -> tuple[str, str]:
     """Word and tag; PAN-X writes its language before each word ("en:word")."""
     columns = line.split("\t") if "\t" in line else line.split(" ")
+    if len(columns) < 2 and name.split == "unlabelled":
+        columns.append("O")
     if len(columns) < 2:
         raise DataError(f"{name.path}:{number}: one column, {line!r}; write the word, a tab or a space, and its tag")
     word, tag = columns[0], columns[-1].strip()

@@ -41,12 +41,9 @@ class Nli(Task):
     def read_file(self, name: FileName) -> Iterator[tuple[str, Pair]]:
         first_of: dict[tuple[str, str], int] = {}
         for line, row in table(name.path):
-            raw = pick(row, _LABEL, path=name.path, line=line).strip()
-            label = _SAME.get(raw, raw)
+            label = "" if name.split == "unlabelled" else _label(row, name.path, line)
             if label in _NO_LABEL:
                 continue
-            if label not in LABELS:
-                raise DataError(f"{name.path}:{line}: label {raw!r}; write one of {', '.join(LABELS)}")
             for code, premise, hypothesis in _sides(row, name, line):
                 group = first_of.setdefault((code, premise), line)
                 yield code, Pair(f"{name.split}:{line}", f"{name.split}:{group}", premise, hypothesis, label)
@@ -59,6 +56,14 @@ class Nli(Task):
 
     def labels(self, examples: Sequence[Pair]) -> list[str]:
         return list(LABELS)
+
+
+def _label(row: Mapping[str, str], path: Path, line: int) -> str:
+    raw = pick(row, _LABEL, path=path, line=line).strip()
+    label = _SAME.get(raw, raw)
+    if label not in (*LABELS, *_NO_LABEL):
+        raise DataError(f"{path}:{line}: label {raw!r}; write one of {', '.join(LABELS)}")
+    return label
 
 
 def _sides(row: Mapping[str, str], name: FileName, line: int) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,70 @@
+"""Predictions as rows of the results file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unibert.evaluate.finetune.plan import Plan
+from unibert.evaluate.finetune.subject import Model
+from unibert.evaluate.results_file import ResultRow
+from unibert.evaluate.statistics.scores import score
+from unibert.evaluate.tasks.base import fingerprint, ids_fingerprint
+
+Place = tuple[str, str, str, Sequence[Any]]
+"""Set, split, language, examples."""
+
+
+def make_row(
+    model: Model,
+    plan: Plan,
+    place: Place,
+    predictions: Sequence[Any],
+    *,
+    key: str,
+    purpose: str,
+    seed: int,
+    way: str,
+    rate: float | None,
+    sizes: tuple[int, int],
+    began: float,
+) -> ResultRow:
+    """Predictions as a row of the results file."""
+    of, split, language, examples = place
+    found = plan.task.measure(examples, predictions, of=of, language=language)
+    main = found[plan.task.metric]
+    tokens, hours = model.cost
+    return ResultRow(
+        key=key,
+        purpose=purpose,
+        model=model.name,
+        task=plan.task.name,
+        set=of,
+        split=split,
+        language=language,
+        seed=seed,
+        way=way,
+        source=plan.source,
+        metric=plan.task.metric,
+        kind=main.kind,
+        values={metric: score(measured.kind, measured.rows) for metric, measured in found.items()},
+        rows=np.round(main.rows, 6).tolist(),
+        ids=ids_fingerprint(examples),
+        data=fingerprint(examples) + (model.tokenizer if plan.task.by_tokenizer else ""),
+        learning_rate=rate,
+        parameters=sizes[0],
+        parameters_without_embeddings=sizes[1],
+        seconds=round(time.monotonic() - began, 2),
+        weights=model.weights,
+        trained_tokens=tokens,
+        trained_hours=hours,
+    )
+
+
+def words_of(row: ResultRow) -> str:
+    """A row as a line of progress."""
+    value = row.values[row.metric]
+    return f"{row.model}: {row.set} {row.language} ({row.way}, seed {row.seed}): {row.metric} {value:.4f}"
