@@ -96,6 +96,7 @@ def backward(
 def launch_forward(
     given: dict[str, Tensor], out: Tensor, rows: tuple[Tensor, Tensor, Tensor], *, longest: int
 ) -> Launch:
+    """Not yet started; `rows` are kl, lse_s and lse_t."""
     filled = dict(zip(("kl", "lse_s", "lse_t"), rows, strict=True))
     return _launch("forward", {**given, **filled, "out": out}, longest=longest, attends=out.numel() > 0)
 
@@ -103,6 +104,7 @@ def launch_forward(
 def launch_backward(
     given: dict[str, Tensor], d_query: Tensor, d_key: Tensor, d_value: Tensor | None = None, *, longest: int
 ) -> tuple[Launch, Launch]:
+    """Not yet started: by keys and values, and by queries."""
     attends = d_value is not None
     filled = {"d_key": d_key, "d_value": d_value if attends else d_key}
     return (

@@ -26,8 +26,8 @@ TILES: dict[tuple[str, int], Tile] = {
     ("stats", 90): Tile(128, 64, 8, 3),
     ("stats", 100): Tile(128, 64, 8, 3),
     ("panel", 80): Tile(64, 128, 8, 3),
-    ("panel", 90): Tile(128, 128, 8, 3),
-    ("panel", 100): Tile(128, 128, 8, 3),
+    ("panel", 90): Tile(128, 64, 8, 3),
+    ("panel", 100): Tile(128, 64, 8, 3),
 }
 
 

@@ -60,7 +60,7 @@ def takes(*tensors: Tensor) -> bool:
 
 
 def generation(device: torch.device) -> int:
-    """80, 90 or 100: whose tiles are taken. What is none of them has little shared memory, as some of the first have."""
+    """80, 90 or 100: whose tiles are taken. Other GPUs have little shared memory, as some of the first have."""
     major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
     return {9: 90, 10: 100}.get(major, 80)
 

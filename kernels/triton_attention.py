@@ -10,7 +10,7 @@ The sums over columns are accumulated in fp32 whatever the inputs. Maps are roun
 alone, after the difference of the two maps is taken in fp32.
 
 Sources: online softmax (Milakov and Gimelshein, arXiv 1805.02867), FlashAttention-2 (arXiv 2307.08691) for the
-structure; the running cross term x = sum e^(t - m_t) (t - s) follows the project's notes on kernels.
+structure; the running cross term sum e^(t - max t) (t - s) is ours.
 
 Legend: T tokens, H heads, D and E the head widths of student and teacher.
 """

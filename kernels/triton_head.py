@@ -7,7 +7,7 @@ the tiles out once more and writes the gradient by the logits of a panel of the 
 give the gradients by weight and inputs are the library's.
 
 Sources: online softmax (Milakov and Gimelshein, arXiv 1805.02867); two passes over logits that are never stored, as in
-cut cross-entropy (Wijmans et al., arXiv 2411.09009); with a teacher beside it, it is the project's own notes on kernels.
+cut cross-entropy (Wijmans et al., arXiv 2411.09009); the teacher's side beside it is ours.
 
 Legend: M rows, V vocabulary, D and E the widths of student and teacher.
 """

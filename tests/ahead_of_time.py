@@ -38,7 +38,11 @@ class Code(NamedTuple):
 def launches(architecture: int, call, monkeypatch) -> dict[str, Launch]:
     """What a call would start on a GPU of that generation, by name."""
     recorded = []
-    monkeypatch.setattr(Launch, "start", lambda self: recorded.append(self))
+
+    def record(self: Launch) -> None:
+        recorded.append(self)
+
+    monkeypatch.setattr(Launch, "start", record)
     for module in (attention_launches, head_launches):
         monkeypatch.setattr(module, "generation", lambda _: architecture)
     call()

@@ -10,7 +10,9 @@ from kernels.distill_attention import attention_and_kl, distill_attention
 from kernels.documents import Documents
 
 
-@pytest.mark.parametrize(("use", "values"), [(("out", "kl"), True), (("kl",), True), (("out",), True), (("kl",), False)])
+@pytest.mark.parametrize(
+    ("use", "values"), [(("out", "kl"), True), (("kl",), True), (("out",), True), (("kl",), False)]
+)
 @pytest.mark.parametrize("elements", [1, 1 << 21])
 def test_values_and_gradients_equal_autograds(use, values, elements, monkeypatch):
     monkeypatch.setattr(module, "GROUP_ELEMENTS", elements)
