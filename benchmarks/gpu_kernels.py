@@ -205,7 +205,7 @@ def step(device: Device, *, quick: bool, repeats: int) -> Iterator[list[object]]
         what, unit = "step: masked LM + logits KL + attention KL", "ms for 1M tokens (lower is better)"
         for against, other in (
             ("floor: its products alone", floor),
-            ("transformers, eager maps and all logits", theirs),
+            ("eager maps and all logits", theirs),
         ):
             yield [what, against, shape, f"{device.name}, bf16", unit, f"{ours:.1f}", f"{other:.1f}", repeats]
 

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from attention_cases import check, eager, example
+from attention_cases import check, example
 
+from kernels import attention_maps
 from kernels import distill_attention as module
-from kernels.attention_maps import attention_distance
 from kernels.distill_attention import attention_and_kl, distill_attention
-from kernels.documents import Documents
 
 
 @pytest.mark.parametrize(
@@ -58,18 +57,18 @@ def test_documents_know_nothing_of_each_other():
     assert torch.equal(before.kl_HT[:, :9], after.kl_HT[:, :9])
 
 
-def test_its_sum_is_the_objectives_distance():
-    """Both ways by which the KL of maps is reached."""
+def test_the_objectives_distance_is_its_sum_on_a_gpu(monkeypatch):
+    """Both ways by which the KL of maps is reached, and the gradient through packing."""
     generator = torch.Generator().manual_seed(0)
     document_RS = torch.tensor([[0, 0, 1, 1, 1, -1], [2, 2, 2, 2, 2, 2]])
     parts = [torch.randn(2, 3, 6, w, generator=generator, dtype=torch.float64) for w in (4, 4, 6, 6)]
-    documents = Documents.of(document_RS)
-    packed = [documents.pack(x) for x in parts]
-    places = {"starts": documents.starts, "longest": documents.longest}
-    found = distill_attention(tuple(packed[:2]), tuple(packed[2:]), **places).kl_HT.sum() / 3
-    expected = attention_distance(tuple(parts[:2]), tuple(parts[2:]), document_RS=document_RS, form="kl")
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(found, eager(packed[:2], packed[2:], **places).kl_HT.sum() / 3, rtol=1e-12, atol=0)
+    student, teacher = tuple(x.requires_grad_() for x in parts[:2]), tuple(parts[2:])
+    found = []
+    for fused in (False, True):
+        monkeypatch.setattr(attention_maps, "is_fused", lambda *_, fused=fused: fused)
+        total = attention_maps.attention_distance(student, teacher, document_RS=document_RS, form="kl")
+        found.append((total, *torch.autograd.grad(1.5 * total, student)))
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-12)
 
 
 def test_nothing_of_a_map_is_kept():

@@ -52,15 +52,18 @@ def test_machine_code_of_the_head(name, fresh_cache, monkeypatch):
 
 
 @needs_triton
-def test_a_program_that_spills_and_uses_no_tensor_core_is_caught(fresh_cache, monkeypatch):
-    """A tile too large for sm_80's registers, in fp32 products, which Triton makes of scalar instructions."""
+def test_a_program_that_spills_is_caught(fresh_cache, monkeypatch):
+    """A tile too large for sm_80's registers."""
     big = {key: {128: Tile(128, 64, 4, 1)} for key in attention_launches.TILES}
     monkeypatch.setattr(attention_launches, "TILES", big)
     made = launches(80, lambda: ahead_of_time.attention(width=32, teacher_width=64), monkeypatch)
     code = compiled(made["backward_keys"], 80)
     assert code.stack and any("stack" in fault for fault in faults(code, 80))
-    bare = code._replace(counts={**code.counts, "HMMA": 0})
-    assert "no HMMA" in faults(bare, 80)
+
+
+def test_what_is_missing_or_too_large_is_named():
+    code = ahead_of_time.Code(registers=100, stack=0, shared=200 << 10, counts={"LDL": 0, "STL": 2, "HMMA": 0})
+    assert faults(code, 80) == ["2 STL", "no HMMA", f"{200 << 10} bytes of shared memory"]
 
 
 # Student's and teacher's head widths: every pair of the project's models, both ends, and one that is padded.
