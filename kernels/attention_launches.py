@@ -81,10 +81,12 @@ def backward(
     """(d_query, d_key, d_value); see distill_attention.py."""
     attends = value is not None and d_out is not None
     given = _given(query, key, value if attends else None, teacher_query, teacher_key, starts)
-    d_out = d_out.contiguous() if attends else given["query"]
-    delta = (d_out.float() * out.float()).sum(dim=-1).T.contiguous() if attends else lse_s
+    given |= {"d_out": given["query"], "delta": lse_s}  # not read unless it attends
+    if value is not None and d_out is not None:
+        given["d_out"] = d_out.contiguous()
+        given["delta"] = (d_out.float() * out.float()).sum(dim=-1).T.contiguous()
     weights = torch.zeros_like(lse_s) if weights is None else weights.float().contiguous()
-    given |= {"d_out": d_out, "delta": delta, "lse_s": lse_s, "lse_t": lse_t, "weights": weights}
+    given |= {"lse_s": lse_s, "lse_t": lse_t, "weights": weights}
     made = [torch.empty_like(given["query"]) for _ in range(3 if attends else 2)]
     if len(query):
         for launch in launch_backward(given, *made, longest=longest):

@@ -55,9 +55,9 @@ def attention_distance(
         raise ValueError(f"{student[0].shape[1]} heads of the student and {teacher[0].shape[1]} of the teacher")
     documents = Documents.of(document_RS)
     if form == "kl" and not mean_heads and is_fused(student[0], teacher[0]):
-        ours, theirs = ((documents.pack(x) for x in pair) for pair in (student, teacher))
-        places = {"starts": documents.starts, "longest": documents.longest}
-        return distill_attention(tuple(ours), tuple(theirs), **places).kl_HT.sum() / student[0].shape[1]
+        q, k, q_t, k_t = (documents.pack(x) for x in (*student, *teacher))
+        found = distill_attention((q, k), (q_t, k_t), starts=documents.starts, longest=documents.longest)
+        return found.kl_HT.sum() / student[0].shape[1]
     packed = [documents.pack(x) for x in (*student, *(x.detach() for x in teacher))]
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     total, *_ = attention_rows(*packed, documents.starts, form, mean_heads, wanted)

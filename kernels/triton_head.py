@@ -76,10 +76,9 @@ def stats(
         )  # fmt: skip
         s = tl.where(seen[None, :], s, HIDDEN)
         t = tl.where(seen[None, :], t * per_temperature, HIDDEN)
-        here_s, here_t = tl.max(s, 1), tl.max(t, 1)
-        best_s = tl.where(here_s > top_s, tl.min(tl.where(s == here_s[:, None], columns[None, :], end), 1), best_s)
-        best_t = tl.where(here_t > top_t, tl.min(tl.where(t == here_t[:, None], columns[None, :], end), 1), best_t)
-        new_s, new_t = tl.maximum(top_s, here_s), tl.maximum(top_t, here_t)
+        new_s, new_t = tl.maximum(top_s, tl.max(s, 1)), tl.maximum(top_t, tl.max(t, 1))
+        best_s = tl.where(new_s > top_s, tl.min(tl.where(s == new_s[:, None], columns[None, :], end), 1), best_s)
+        best_t = tl.where(new_t > top_t, tl.min(tl.where(t == new_t[:, None], columns[None, :], end), 1), best_t)
         fade_t = tl.exp(top_t - new_t)
         e_t = tl.exp(t - new_t[:, None])
         apart = s - new_s[:, None]
