@@ -9,7 +9,8 @@ the distance of row i and its gradient by a_ij are
     maps_mse    sum_j (p_ij of the student - of the teacher)^2 / n_i      p_s (g - sum_j p_s g), g = 2 (p_s - p_t) / n_i
     kl          sum_j p_ij of the teacher (log p_t - log p_s)             p_s - p_t
 
-scores_mse of long documents needs no map at all (K3, kernels/gram.py).
+scores_mse of long documents needs no map at all (K3, kernels/gram.py). On a GPU in half precision kl is K2's, which
+keeps no map and forms its gradients in the backward (kernels/distill_attention.py).
 
 Legend: R rows, N heads, S width, D head width (each model's own), T tokens of all documents, G documents, L their
 largest length.
@@ -22,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.distill_attention import distill_attention, is_fused
 from kernels.documents import Documents, Group, by_length
 from kernels.gram import by_extension, gram_mse, is_cheaper, takes
 
@@ -52,6 +54,10 @@ def attention_distance(
     if not mean_heads and student[0].shape[1] != teacher[0].shape[1]:
         raise ValueError(f"{student[0].shape[1]} heads of the student and {teacher[0].shape[1]} of the teacher")
     documents = Documents.of(document_RS)
+    if form == "kl" and not mean_heads and is_fused(student[0], teacher[0]):
+        q, k, q_t, k_t = (documents.pack(x) for x in (*student, *teacher))
+        found = distill_attention((q, k), (q_t, k_t), starts=documents.starts, longest=documents.longest)
+        return found.kl_HT.sum() / student[0].shape[1]
     packed = [documents.pack(x) for x in (*student, *(x.detach() for x in teacher))]
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     total, *_ = attention_rows(*packed, documents.starts, form, mean_heads, wanted)

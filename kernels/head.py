@@ -10,6 +10,9 @@ to one common factor (the trainer knows them before the forward); when it is wro
 rows are gone through once more in the backward. So the product with W is computed five times in units of the student's
 width where autograd needs as many, and the most that lives is dW, which has to be there anyway, beside one panel.
 
+On a GPU in half precision with both losses, or the forward KL alone, no logits are stored at all: panels of the
+vocabulary take the place of chunks of rows (kernels/head_launches.py).
+
 Where no W is given the inputs are logits already (a cached or remote teacher's, or ZeRO-3's student); their gradient is
 dz, and the rest holds as it is.
 
@@ -28,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.divergence import FORMS, Kind
+from kernels.head_launches import by_panels, is_fused
 
 # Elements of one panel of logits. Few rows read and write dW often; many rows leave the cache.
 PANEL_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
@@ -140,6 +144,11 @@ def by_chunks(
 
 
 head_rows = torch.library.custom_op("unibert::head_rows", by_chunks, mutates_args=())
+
+
+@head_rows.register_kernel("cuda")
+def _on_gpu(*given: Any) -> tuple[Tensor, ...]:
+    return by_panels(*given) if is_fused(*given) else by_chunks(*given)
 
 
 def _distance(z: Tensor, z_t: Tensor, *, kind: Kind, temperature: float) -> tuple[Tensor, Tensor]:
