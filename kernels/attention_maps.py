@@ -25,12 +25,13 @@ from torch import Tensor
 
 from kernels.distill_attention import distill_attention, is_fused
 from kernels.documents import Documents, Group, by_length
-from kernels.gram import by_extension, gram_mse, is_cheaper, takes
+from kernels.gram import by_extension, gram_mse, is_cheaper, map_mse, takes
 
 Form = Literal["scores_mse", "maps_mse", "kl"]
 
 # Elements of one map of a slice: on a CPU it and the few beside it stay in the second cache.
 MAP_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+ROWS_FOR_MAPS = 4  # the rows that go into Grams may be so many times as many elements
 HIDDEN = -1e30  # a score that no softmax sees; finite, so that the difference of two is 0
 
 
@@ -82,23 +83,21 @@ def by_slices(
         return total, gradients[0], gradients[1]
     if form == "scores_mse" and not mean_heads and wanted and takes(query, teacher_query, starts):
         return by_extension(query, key, teacher_query, teacher_key, starts)
-    elements, heads = MAP_ELEMENTS.get(query.device.type, 1 << 18), query.shape[1]
-    step = heads if mean_heads else max(1, min(heads, elements // int(starts.diff().max()) ** 2))
-    share = 1 if mean_heads else heads
-    for group in by_length(starts, elements=elements // step):
-        ours, theirs = (
-            Pair(*(group.take(x).to(wide) for x in pair)) for pair in ((query, key), (teacher_query, teacher_key))
-        )
-        parts = [torch.empty_like(x) for x in ours] if wanted else []
-        for first in range(0, heads, step):
+    plan = _Plan(query, teacher_query, form=form, mean_heads=mean_heads)
+    for group in by_length(starts, elements=plan.elements, each=plan.each):
+        ours, theirs = (Pair.of(group, *pair, dtype=wide) for pair in ((query, key), (teacher_query, teacher_key)))
+        parts = [torch.empty_like(x) for x in ours]
+        step = plan.heads_at_once(ours.query.shape[2])
+        for first in range(0, plan.heads, step):
             here = slice(None) if mean_heads else slice(first, first + step)
             apart, by_ours = _slice(ours.heads(here), theirs.heads(here), group, form=form, mean_heads=mean_heads)
-            total += apart / share
-            for part, found in zip(parts, by_ours, strict=False):
-                part[:, here] = found / share
-        for whole, part in zip(gradients, parts, strict=False):
-            group.put(part, into=whole)
-    return total, gradients[0], gradients[1]
+            total += apart
+            for part, found in zip(parts, by_ours, strict=True):
+                part[:, here] = found
+        parts[0].mul_(query.shape[-1] ** -0.5)
+        for whole, part in zip(gradients, parts if wanted else [], strict=False):
+            group.put(part.div_(plan.share), into=whole)
+    return total / plan.share, gradients[0], gradients[1]
 
 
 attention_rows = torch.library.custom_op("unibert::attention_rows", by_slices, mutates_args=())
@@ -126,104 +125,128 @@ def _backward(ctx: Any, incoming: Tensor | None, *_: Any) -> tuple[Tensor | None
 attention_rows.register_autograd(_backward, setup_context=_remember)
 
 
+class _Plan:
+    """How much is alive at a time."""
+
+    def __init__(self, query: Tensor, teacher_query: Tensor, *, form: str, mean_heads: bool) -> None:
+        device, heads = query.device.type, query.shape[1]
+        sizes = [x.shape[1] * x.shape[2] if mean_heads else x.shape[2] for x in (query, teacher_query)]
+        self.heads, self.share, self.by_grams = heads, 1 if mean_heads else heads, form == "scores_mse"
+        self.widths, self.whole = sizes, mean_heads
+        self.elements = MAP_ELEMENTS.get(device, 1 << 18)
+
+    def heads_at_once(self, length: int) -> int:
+        """Of documents of this length."""
+        if self.whole or self._without_maps(length):
+            return self.heads
+        return max(1, min(self.heads, self.elements // length**2))
+
+    def each(self, length: int) -> int:
+        """Elements that a document of this length brings to a group."""
+        wide = sum(self.widths) // ROWS_FOR_MAPS if self._without_maps(length) else length
+        return self.heads_at_once(length) * length * max(1, wide)
+
+    def _without_maps(self, length: int) -> bool:
+        return self.by_grams and is_cheaper(length, *self.widths)
+
+
 class Pair(NamedTuple):
     """What makes the scores of a model."""
 
     query: Tensor
-    """[G, N, L, D]"""
+    """[G, N, L, D], times 1 / sqrt(D)."""
     key: Tensor
+
+    @classmethod
+    def of(cls, group: Group, query: Tensor, key: Tensor, *, dtype: torch.dtype) -> Pair:
+        """Of the group's documents, each head by itself in memory: products would copy them else."""
+        query, key = (group.take(x).to(dtype).contiguous() for x in (query, key))
+        return cls(query * query.shape[-1] ** -0.5, key)
 
     def heads(self, here: slice) -> Pair:
         return Pair(self.query[:, here], self.key[:, here])
 
     @property
-    def scale(self) -> float:
-        return self.query.shape[-1] ** -0.5
+    def joined(self) -> Pair:
+        """All heads side by side as one head, whose scores are the mean of theirs."""
+        query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in self)
+        return Pair(query / self.query.shape[1], key)
 
     @property
     def scores(self) -> Tensor:
-        return (self.query * self.scale) @ self.key.mT
+        return self.query @ self.key.mT
+
+    def back(self, ds: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients by both, of a gradient by the scores."""
+        return ds @ self.key, ds.mT @ self.query
 
 
 def _slice(ours: Pair, theirs: Pair, group: Group, *, form: str, mean_heads: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The distance of a slice summed over its heads, or of their mean, and its gradients [G, N, L, D]."""
     if mean_heads and form == "scores_mse":  # a mean of products is one product of all heads side by side
-        total, parts = _slice(_joined(ours), _joined(theirs), group, form=form, mean_heads=False)
+        total, parts = _slice(ours.joined, theirs.joined, group, form=form, mean_heads=False)
         heads = ours.query.shape[1]
         by_query, by_key = (part.unflatten(-1, (heads, -1)).squeeze(1).transpose(1, 2) for part in parts)
-        return total, (by_query * heads**-0.5, by_key)
-    length, width = ours.query.shape[-2:]
-    if form == "scores_mse" and is_cheaper(length, width, theirs.query.shape[-1]):
-        return _by_grams(ours, theirs, group)
-    scores = ours.scores, theirs.scores
+        return total, (by_query / heads, by_key)
     if form == "scores_mse":
-        total, ds = _scores_mse(*scores, group)
-    elif form == "kl" and not mean_heads:
-        total, ds = _kl(*scores, group)
+        apart_GN, gradients = _scores_mse(ours, theirs)
     else:
-        total, ds = _maps(*scores, group, form=form, mean_heads=mean_heads)
-    ds = ds.mul_(ours.scale)
-    return total, (ds @ ours.key, ds.mT @ ours.query)
+        rows_GNL, ds = (_means if mean_heads else COMPARED[form])(ours.scores, theirs.scores, group, form)
+        if group.valid_GL is not None:  # a query of no token is zero, so that its row gives its keys nothing
+            rows_GNL = rows_GNL * group.valid_GL[:, None, :]
+        apart_GN, gradients = rows_GNL.sum(dim=-1), ours.back(ds)
+    if form == "kl":
+        return apart_GN.sum(), gradients
+    lengths_G = group.lengths_G.to(apart_GN.dtype)
+    return (apart_GN / lengths_G[:, None]).sum(), tuple(x.div_(lengths_G[:, None, None, None]) for x in gradients)
 
 
-def _joined(pair: Pair) -> Pair:
-    """All heads side by side as one head whose scores are the mean of theirs."""
-    query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in pair)
-    heads = pair.query.shape[1]
-    return Pair(query * heads**-0.5, key)  # as the wider head's own scale has sqrt(heads) already
+def _scores_mse(ours: Pair, theirs: Pair) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Rows and columns of no token are zero on both sides."""
+    student, teacher = (tuple(x.flatten(0, 1) for x in pair) for pair in (ours, theirs))
+    length, width = ours.query.shape[-2:]
+    compare = gram_mse if is_cheaper(length, width, theirs.query.shape[-1]) else map_mse
+    apart, gradients = compare(student, teacher)
+    shape = ours.query.shape
+    return apart.view(shape[:2]), tuple(x.view(shape) for x in gradients)
 
 
-def _by_grams(ours: Pair, theirs: Pair, group: Group) -> tuple[Tensor, tuple[Tensor, ...]]:
-    scaled = [(pair.query.flatten(0, 1) * pair.scale, pair.key.flatten(0, 1)) for pair in (ours, theirs)]
-    apart, (by_query, by_key) = gram_mse(*scaled)
-    shape, lengths = ours.query.shape, _lengths(group, by_query)
-    total = (apart.view(shape[:2]) / lengths[..., 0, 0]).sum()
-    by_ours = by_query.mul_(ours.scale), by_key
-    return total, tuple(part.view(shape) / lengths for part in by_ours)
-
-
-def _scores_mse(s: Tensor, t: Tensor, group: Group) -> tuple[Tensor, Tensor]:
-    """Rows and columns of no token are zero in both."""
-    apart, lengths = s.sub_(t), _lengths(group, s)
-    return (apart.square() / lengths).sum(), apart.mul_(2 / lengths)
-
-
-def _kl(s: Tensor, t: Tensor, group: Group) -> tuple[Tensor, Tensor]:
-    log_s, log_t = _log_maps(s, group), _log_maps(t, group)
+def _kl(s: Tensor, t: Tensor, group: Group, _: str) -> tuple[Tensor, Tensor]:
+    log_s, log_t = (_hidden(x, group).log_softmax(dim=-1) for x in (s, t))
     p_t = log_t.exp()
-    apart = log_t.sub_(log_s).mul_(p_t).sum(dim=-1)
-    return _own_rows(apart, group).sum(), _own_rows(log_s.exp_().sub_(p_t), group)
+    rows = log_t.sub_(log_s).mul_(p_t).sum(dim=-1)
+    return rows, log_s.exp_().sub_(p_t)
 
 
-def _maps(s: Tensor, t: Tensor, group: Group, *, form: str, mean_heads: bool) -> tuple[Tensor, Tensor]:
-    """Of maps, or their means over the heads, that are compared after the softmax."""
-    p_s, p_t = _log_maps(s, group).exp_(), _log_maps(t, group).exp_()
-    ours, theirs = (p.mean(dim=1, keepdim=True) if mean_heads else p for p in (p_s, p_t))
+def _maps_mse(s: Tensor, t: Tensor, group: Group, _: str) -> tuple[Tensor, Tensor]:
+    p, p_t = (_hidden(x, group).softmax(dim=-1) for x in (s, t))
+    apart = p_t.sub_(p)
+    rows = torch.linalg.vector_norm(apart, dim=-1).square_()
+    return rows, apart.sub_((p * apart).sum(dim=-1, keepdim=True)).mul_(p).mul_(-2)
+
+
+COMPARED = {"kl": _kl, "maps_mse": _maps_mse}
+"""Of scores (s, t, group, form): the distance of each row [G, N, L], and its gradient by s. They may destroy both."""
+
+
+def _means(s: Tensor, t: Tensor, group: Group, form: str) -> tuple[Tensor, Tensor]:
+    """Means of the maps over the heads, which the gradient goes through to each head."""
+    p, p_t = (_hidden(x, group).softmax(dim=-1) for x in (s, t))
+    ours, theirs = (x.mean(dim=1, keepdim=True) for x in (p, p_t))
     if form == "kl":
         tiny = torch.finfo(s.dtype).tiny
         rows = theirs * (theirs.clamp_min(tiny).log() - ours.clamp_min(tiny).log())
         by_map = torch.where(ours > tiny, -theirs / ours.clamp_min(tiny), 0)
     else:
-        apart, lengths = ours - theirs, _lengths(group, s)
-        rows, by_map = apart.square() / lengths, apart * (2 / lengths)
-    by_map = by_map * (ours.shape[1] / s.shape[1])
-    ds = (by_map - (p_s * by_map).sum(dim=-1, keepdim=True)).mul_(p_s)
-    return _own_rows(rows, group).sum(), _own_rows(ds, group)
+        apart = ours - theirs
+        rows, by_map = apart.square(), 2 * apart
+    by_map /= s.shape[1]
+    ds = (by_map - (p * by_map).sum(dim=-1, keepdim=True)).mul_(p)
+    return rows.sum(dim=-1), ds
 
 
-def _lengths(group: Group, like: Tensor) -> Tensor:
-    """Tokens of each document, [G, 1, 1, 1]."""
-    return group.lengths_G.to(like.dtype)[:, None, None, None]
-
-
-def _log_maps(scores_GNLL: Tensor, group: Group) -> Tensor:
-    if group.valid_GL is not None:
-        scores_GNLL = scores_GNLL.masked_fill(~group.valid_GL[:, None, None, :], HIDDEN)
-    return scores_GNLL.log_softmax(dim=-1)
-
-
-def _own_rows(x: Tensor, group: Group) -> Tensor:
-    """Zero in the rows of no token; x is [G, N, L] or [G, N, L, L]."""
+def _hidden(scores_GNLL: Tensor, group: Group) -> Tensor:
+    """Columns of no token out of the softmax's sight."""
     if group.valid_GL is None:
-        return x
-    return x * group.valid_GL[:, None, :].view(len(x), 1, -1, *[1] * (x.dim() - 3))
+        return scores_GNLL
+    return scores_GNLL.masked_fill_(~group.valid_GL[:, None, None, :], HIDDEN)

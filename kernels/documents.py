@@ -8,7 +8,7 @@ largest length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -78,12 +78,15 @@ class Group(NamedTuple):
             into.index_copy_(0, self.tokens_GL.flatten()[own], x_XND[own])
 
 
-def by_length(starts: Tensor, *, elements: int) -> Iterator[Group]:
-    """The documents in groups with G L L of at most `elements`, or of one document.
+def by_length(
+    starts: Tensor, *, elements: int, each: Callable[[int], int] = lambda length: length**2
+) -> Iterator[Group]:
+    """The documents in groups, each of so many as bring `elements` to it, or of one document.
 
     Args:
         starts: see `Documents`.
-        elements: of all maps of a group that are alive at a time.
+        elements: that are alive at a time.
+        each: how many of them a document of this length has.
     """
     lengths_D = starts.diff()
     order_D = torch.argsort(lengths_D, descending=True, stable=True)
@@ -91,7 +94,7 @@ def by_length(starts: Tensor, *, elements: int) -> Iterator[Group]:
     first, end, end_of_all = 0, sum(length > 0 for length in lengths), int(starts[-1])
     while first < end:
         longest = lengths[first]
-        room, last = max(1, elements // longest**2), first + 1
+        room, last = max(1, elements // each(longest)), first + 1
         while last < end and last - first < room and lengths[last] * MOST_PADDING >= longest:
             last += 1
         chosen = order_D[first:last]

@@ -1,11 +1,11 @@
 """K3 `gram_mse`: the squared distance of raw attention scores without any S x S map.
 
-With Q_s, K_s and Q_t, K_t of one document and one head, [n, D] each model's own, scaled so that S = Q K^T:
+With Q_s, K_s and Q_t, K_t of one document and one head, [n, D] each model's own, scaled so that S = Q K^T, the
+difference of the scores is one product, S_s - S_t = A B^T of A = [Q_s | -Q_t] and B = [K_s | K_t], and
 
-    ||S_s - S_t||^2 = <Q_s^T Q_s, K_s^T K_s> - 2 <Q_s^T Q_t, K_s^T K_t> + <Q_t^T Q_t, K_t^T K_t>
-    dQ_s = 2 (Q_s (K_s^T K_s) - Q_t (K_t^T K_s)),    dK_s = 2 (K_s (Q_s^T Q_s) - K_t (Q_t^T Q_s))
+    ||S_s - S_t||^2 = <A^T A, B^T B>,    dQ_s = 2 A (B^T K_s),    dK_s = 2 B (A^T Q_s)
 
-So the cost grows with n D^2, not n^2 D. All of it in fp32 (fp64 of fp64), whatever the inputs: the difference of large
+where B^T K_s and A^T Q_s are columns of the two Grams. So the cost grows with n D^2, not n^2 D. All of it in fp32 (fp64 of fp64), whatever the inputs: the difference of large
 numbers is what is wanted. The value cancels where the two are near, and is cut off at 0; the gradient does not.
 The trace identity is textbook algebra; that TinyBERT's loss (arXiv 1909.10351) needs no map by it is our use of it.
 
@@ -27,20 +27,31 @@ def gram_mse(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> 
         student: query and key [B, L, D], scaled; zero where a document has ended.
         teacher: query and key [B, L, E].
     """
-    (q, k), (q_t, k_t) = student, teacher
-    of_queries, of_keys = q.mT @ q, k.mT @ k  # [B, D, D]
-    across_queries, across_keys = q_t.mT @ q, k_t.mT @ k  # [B, E, D]
-    theirs = _inner(q_t.mT @ q_t, k_t.mT @ k_t)
-    apart = _inner(of_queries, of_keys) - 2 * _inner(across_queries, across_keys) + theirs
-    by_query = (q @ of_keys).sub_(q_t @ across_keys).mul_(2)
-    by_key = (k @ of_queries).sub_(k_t @ across_queries).mul_(2)
-    return apart.clamp_min(0), (by_query, by_key)
+    a, b = _side_by_side(student, teacher)
+    of_a, of_b = a.mT @ a, b.mT @ b
+    width = student[0].shape[-1]
+    by_query, by_key = (2 * x @ gram[..., :width] for x, gram in ((a, of_b), (b, of_a)))
+    return (of_a * of_b).sum(dim=(-1, -2)).clamp_min(0), (by_query, by_key)
+
+
+def map_mse(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The same by one map, the difference of the two, for documents that are short."""
+    a, b = _side_by_side(student, teacher)
+    apart, (query, key) = a @ b.mT, student
+    distances = torch.linalg.vector_norm(apart, dim=-1).square_().sum(dim=-1)
+    return distances, ((apart @ key).mul_(2), (apart.mT @ query).mul_(2))
 
 
 def is_cheaper(length: int, width: int, teacher_width: int) -> bool:
-    """Whether it beats the maps of a document of this length: by products alone, and two for what else maps cost."""
-    by_maps = 2 * length * (3 * width + teacher_width)
-    return 4 * width**2 + 4 * width * teacher_width + 2 * teacher_width**2 < by_maps
+    """Whether Grams beat the map of a document of this length: by products alone, and two for what else a map costs."""
+    both = width + teacher_width
+    return 2 * both * (both + width) < 2 * length * (both + 2 * width)
+
+
+def _side_by_side(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """[B, L, D + E] each: their product is the difference of the scores."""
+    (query, key), (theirs, their_key) = student, teacher
+    return torch.cat([query, -theirs], dim=-1), torch.cat([key, their_key], dim=-1)
 
 
 def takes(query: Tensor, teacher_query: Tensor, starts: Tensor) -> bool:
@@ -63,7 +74,3 @@ def by_extension(
     each = parts.sum(dim=-1).clamp_min(0) / lengths_D.clamp_min(1)[:, None]
     share = (torch.repeat_interleave(lengths_D, lengths_D) * heads)[:, None, None]
     return each.sum() / heads, (dq / share).to(dq.dtype), (dk / share).to(dk.dtype)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dim=(-1, -2))
