@@ -5,8 +5,9 @@ difference of the scores is one product, S_s - S_t = A B^T of A = [Q_s | -Q_t] a
 
     ||S_s - S_t||^2 = <A^T A, B^T B>,    dQ_s = 2 A (B^T K_s),    dK_s = 2 B (A^T Q_s)
 
-where B^T K_s and A^T Q_s are columns of the two Grams. So the cost grows with n D^2, not n^2 D. All of it in fp32 (fp64 of fp64), whatever the inputs: the difference of large
-numbers is what is wanted. The value cancels where the two are near, and is cut off at 0; the gradient does not.
+where B^T K_s and A^T Q_s are columns of the two Grams. So the cost grows with n D^2, not n^2 D. All of it in fp32 (fp64
+of fp64), whatever the inputs: the difference of large numbers is what is wanted. The value cancels where the two are
+near, and is cut off at 0; the gradient does not.
 The trace identity is textbook algebra; that TinyBERT's loss (arXiv 1909.10351) needs no map by it is our use of it.
 
 Legend: B pairs of a document and a head, L tokens, D and E the widths of student and teacher.
