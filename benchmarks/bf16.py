@@ -1,4 +1,4 @@
-"""What bf16 is worth on a CPU with AMX: the head's losses, the attention maps, and products of their shapes, in fp32 too.
+"""What bf16 is worth on a CPU with AMX: the head's losses, the attention maps and their products, against fp32.
 
     python -m benchmarks.bf16 [--save] [--quick] [--repeats N]
 
