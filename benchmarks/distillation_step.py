@@ -204,8 +204,8 @@ def main(words: list[str] | None = None) -> list[list[object]]:
         shape = f"{len(batch.document)}x12x{tokens}, 32 from 64 wide"
         rows.append(["K3 raw-score MSE", "autograd over maps", shape, device, "CPU ms (lower is better)"])
         rows[-1] += [f"{ours:.2f}", f"{maps:.2f}", repeats]
-    for row in rows:
-        print(*row, sep=" | ")
+        for row in rows[-3:]:
+            print(*row, sep=" | ", flush=True)
     if options.save:
         save([["distillation_step.py", *row] for row in rows])
     return rows

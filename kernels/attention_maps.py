@@ -129,22 +129,22 @@ class _Plan:
     """How much is alive at a time."""
 
     def __init__(self, query: Tensor, teacher_query: Tensor, *, form: str, mean_heads: bool) -> None:
-        device, heads = query.device.type, query.shape[1]
-        sizes = [x.shape[1] * x.shape[2] if mean_heads else x.shape[2] for x in (query, teacher_query)]
-        self.heads, self.share, self.by_grams = heads, 1 if mean_heads else heads, form == "scores_mse"
-        self.widths, self.whole = sizes, mean_heads
-        self.elements = MAP_ELEMENTS.get(device, 1 << 18)
+        self.elements, self.by_grams = MAP_ELEMENTS.get(query.device.type, 1 << 18), form == "scores_mse"
+        self.heads, self.together = query.shape[1], mean_heads
+        self.share = 1 if mean_heads else self.heads  # maps that the distance is a mean of; side by side heads are one
+        self.widths = [x.shape[1] * x.shape[2] if mean_heads else x.shape[2] for x in (query, teacher_query)]
 
     def heads_at_once(self, length: int) -> int:
         """Of documents of this length."""
-        if self.whole or self._without_maps(length):
+        if self.together or self._without_maps(length):
             return self.heads
         return max(1, min(self.heads, self.elements // length**2))
 
     def each(self, length: int) -> int:
         """Elements that a document of this length brings to a group."""
-        wide = sum(self.widths) // ROWS_FOR_MAPS if self._without_maps(length) else length
-        return self.heads_at_once(length) * length * max(1, wide)
+        if self._without_maps(length):
+            return max(1, self.share * length * sum(self.widths) // ROWS_FOR_MAPS)
+        return self.heads_at_once(length) * length**2
 
     def _without_maps(self, length: int) -> bool:
         return self.by_grams and is_cheaper(length, *self.widths)
