@@ -157,8 +157,8 @@ def measure(sides: Sides, batch: Batch, *, repeats: int) -> tuple[dict[str, floa
 def raw_scores(width: int, *, rows: int, repeats: int) -> tuple[float, float]:
     """CPU ms of K3 and of autograd over maps."""
     generator = torch.Generator().manual_seed(0)
-    student = [torch.randn(rows, 12, width, 32, generator=generator).requires_grad_() for _ in range(2)]
-    teacher = [torch.randn(rows, 12, width, 64, generator=generator) for _ in range(2)]
+    every = [torch.randn(rows, width, 12, size, generator=generator).transpose(1, 2) for size in (32, 32, 64, 64)]
+    student, teacher = [x.requires_grad_() for x in every[:2]], every[2:]  # laid out as a model's projections give them
     document_RS = torch.arange(rows)[:, None].repeat(1, width)
 
     def maps() -> torch.Tensor:

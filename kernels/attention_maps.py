@@ -18,6 +18,7 @@ largest length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from kernels.distill_attention import distill_attention, is_fused
 from kernels.documents import Documents, Group, by_length
-from kernels.gram import by_extension, gram_mse, is_cheaper, map_mse, takes
+from kernels.gram import QueryKey, by_extension, gram_mse, is_cheaper, map_mse, takes
 
 Form = Literal["scores_mse", "maps_mse", "kl"]
 
@@ -85,16 +86,19 @@ def by_slices(
         return by_extension(query, key, teacher_query, teacher_key, starts)
     plan = _Plan(query, teacher_query, form=form, mean_heads=mean_heads)
     for group in by_length(starts, elements=plan.elements, each=plan.each):
-        ours, theirs = (Pair.of(group, *pair, dtype=wide) for pair in ((query, key), (teacher_query, teacher_key)))
-        parts = [torch.empty_like(x) for x in ours]
+        sides = (query, key), (teacher_query, teacher_key)
+        ours, theirs = (Pair.of(*(group.take(x).to(wide) for x in side)) for side in sides)
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in ours[:2]]
         step = plan.heads_at_once(ours.query.shape[2])
         for first in range(0, plan.heads, step):
             here = slice(None) if mean_heads else slice(first, first + step)
             apart, by_ours = _slice(ours.heads(here), theirs.heads(here), group, form=form, mean_heads=mean_heads)
             total += apart
+            if step == plan.heads:
+                parts = by_ours
+                break
             for part, found in zip(parts, by_ours, strict=True):
                 part[:, here] = found
-        parts[0].mul_(query.shape[-1] ** -0.5)
         for whole, part in zip(gradients, parts if wanted else [], strict=False):
             group.put(part.div_(plan.share), into=whole)
     return total / plan.share, gradients[0], gradients[1]
@@ -154,61 +158,58 @@ class Pair(NamedTuple):
     """What makes the scores of a model."""
 
     query: Tensor
-    """[G, N, L, D], times 1 / sqrt(D)."""
+    """[G, N, L, D]"""
     key: Tensor
+    scale: float
 
     @classmethod
-    def of(cls, group: Group, query: Tensor, key: Tensor, *, dtype: torch.dtype) -> Pair:
-        """Of the group's documents, each head by itself in memory: products would copy them else."""
-        query, key = (group.take(x).to(dtype).contiguous() for x in (query, key))
-        return cls(query * query.shape[-1] ** -0.5, key)
+    def of(cls, query: Tensor, key: Tensor) -> Pair:
+        """With the scale of its width."""
+        return cls(query, key, query.shape[-1] ** -0.5)
 
     def heads(self, here: slice) -> Pair:
-        return Pair(self.query[:, here], self.key[:, here])
+        return Pair(self.query[:, here], self.key[:, here], self.scale)
 
     @property
     def joined(self) -> Pair:
         """All heads side by side as one head, whose scores are the mean of theirs."""
-        query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in self)
-        return Pair(query / self.query.shape[1], key)
+        query, key = (x.transpose(1, 2).flatten(2).unsqueeze(1) for x in self[:2])
+        return Pair(query, key, self.scale / self.query.shape[1])
 
-    @property
-    def scores(self) -> Tensor:
-        return self.query @ self.key.mT
-
-    def back(self, ds: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients by both, of a gradient by the scores."""
-        return ds @ self.key, ds.mT @ self.query
+    def compare(self, theirs: Pair, of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, QueryKey]:
+        """The distance of each row by `of` both scores, and its gradients by query and key."""
+        query, key = self.query.contiguous() * self.scale, self.key.contiguous()
+        rows_GNL, ds = of(query @ key.mT, (theirs.query.contiguous() * theirs.scale) @ theirs.key.contiguous().mT)
+        return rows_GNL, ((ds @ key).mul_(self.scale), ds.mT @ query)
 
 
-def _slice(ours: Pair, theirs: Pair, group: Group, *, form: str, mean_heads: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _slice(ours: Pair, theirs: Pair, group: Group, *, form: str, mean_heads: bool) -> tuple[Tensor, QueryKey]:
     """The distance of a slice summed over its heads, or of their mean, and its gradients [G, N, L, D]."""
     if mean_heads and form == "scores_mse":  # a mean of products is one product of all heads side by side
         total, parts = _slice(ours.joined, theirs.joined, group, form=form, mean_heads=False)
         heads = ours.query.shape[1]
         by_query, by_key = (part.unflatten(-1, (heads, -1)).squeeze(1).transpose(1, 2) for part in parts)
-        return total, (by_query / heads, by_key)
+        return total, (by_query, by_key)
     if form == "scores_mse":
         apart_GN, gradients = _scores_mse(ours, theirs)
     else:
-        rows_GNL, ds = (_means if mean_heads else COMPARED[form])(ours.scores, theirs.scores, group, form)
+        of = _means if mean_heads else COMPARED[form]
+        rows_GNL, gradients = ours.compare(theirs, lambda s, t: of(s, t, group, form))
         if group.valid_GL is not None:  # a query of no token is zero, so that its row gives its keys nothing
             rows_GNL = rows_GNL * group.valid_GL[:, None, :]
-        apart_GN, gradients = rows_GNL.sum(dim=-1), ours.back(ds)
+        apart_GN = rows_GNL.sum(dim=-1)
     if form == "kl":
         return apart_GN.sum(), gradients
     lengths_G = group.lengths_G.to(apart_GN.dtype)
-    return (apart_GN / lengths_G[:, None]).sum(), tuple(x.div_(lengths_G[:, None, None, None]) for x in gradients)
+    by_query, by_key = (x.div_(lengths_G[:, None, None, None]) for x in gradients)
+    return (apart_GN / lengths_G[:, None]).sum(), (by_query, by_key)
 
 
-def _scores_mse(ours: Pair, theirs: Pair) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _scores_mse(ours: Pair, theirs: Pair) -> tuple[Tensor, QueryKey]:
     """Rows and columns of no token are zero on both sides."""
-    student, teacher = (tuple(x.flatten(0, 1) for x in pair) for pair in (ours, theirs))
     length, width = ours.query.shape[-2:]
     compare = gram_mse if is_cheaper(length, width, theirs.query.shape[-1]) else map_mse
-    apart, gradients = compare(student, teacher)
-    shape = ours.query.shape
-    return apart.view(shape[:2]), tuple(x.view(shape) for x in gradients)
+    return compare(ours[:2], theirs[:2], scales=(ours.scale, theirs.scale))
 
 
 def _kl(s: Tensor, t: Tensor, group: Group, _: str) -> tuple[Tensor, Tensor]:

@@ -68,10 +68,12 @@ class Group(NamedTuple):
 
     def put(self, x_GNLD: Tensor, *, into: Tensor) -> None:
         """Write what belongs to the documents' tokens."""
-        x_XND = x_GNLD.transpose(1, 2).flatten(0, 1).to(into.dtype)
+        x_GLND = x_GNLD.transpose(1, 2)
         if self.span is not None:
-            into[self.span] = x_XND
-        elif self.valid_GL is None:
+            into[self.span].unflatten(0, self.tokens_GL.shape).copy_(x_GLND)
+            return
+        x_XND = x_GLND.flatten(0, 1).to(into.dtype)
+        if self.valid_GL is None:
             into.index_copy_(0, self.tokens_GL.flatten(), x_XND)
         else:
             own = self.valid_GL.flatten().nonzero().squeeze(1)

@@ -1,9 +1,10 @@
 """K3 `gram_mse`: the squared distance of raw attention scores without any S x S map.
 
-With Q_s, K_s and Q_t, K_t of one document and one head, [n, D] each model's own, scaled so that S = Q K^T, the
-difference of the scores is one product, S_s - S_t = A B^T of A = [Q_s | -Q_t] and B = [K_s | K_t], and
+With Q_s, K_s and Q_t, K_t of one document and one head, [n, D] each model's own, and S = c Q K^T with each model's own
+c, the difference of the scores is one product, S_s - S_t = A C B^T of A = [Q_s | Q_t], B = [K_s | K_t] and a diagonal C
+of c_s and -c_t, and
 
-    ||S_s - S_t||^2 = <A^T A, B^T B>,    dQ_s = 2 A (B^T K_s),    dK_s = 2 B (A^T Q_s)
+    ||S_s - S_t||^2 = <C A^T A C, B^T B>,    dQ_s = 2 c_s A C (B^T K_s),    dK_s = 2 c_s B C (A^T Q_s)
 
 where B^T K_s and A^T Q_s are columns of the two Grams. So the cost grows with n D^2, not n^2 D. All of it in fp32 (fp64
 of fp64), whatever the inputs: the difference of large numbers is what is wanted. The value cancels where the two are
@@ -20,27 +21,35 @@ from torch import Tensor
 
 from kernels import extension
 
+QueryKey = tuple[Tensor, Tensor]
 
-def gram_mse(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+
+def gram_mse(
+    student: QueryKey, teacher: QueryKey, *, scales: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Tensor, QueryKey]:
     """The squared distances [B], and their gradients by the student's queries and keys.
 
     Args:
-        student: query and key [B, L, D], scaled; zero where a document has ended.
+        student: query and key [B, L, D]; zero where a document has ended. B may be several dimensions.
         teacher: query and key [B, L, E].
+        scales: of both models' scores. They go into the Grams, which are small.
     """
-    a, b = _side_by_side(student, teacher)
+    a, b, signs = _side_by_side(student, teacher, scales)
     of_a, of_b = a.mT @ a, b.mT @ b
-    width = student[0].shape[-1]
-    by_query, by_key = (2 * x @ gram[..., :width] for x, gram in ((a, of_b), (b, of_a)))
-    return (of_a * of_b).sum(dim=(-1, -2)).clamp_min(0), (by_query, by_key)
+    width, factor = student[0].shape[-1], 2 * scales[0] * signs[:, None]
+    by_query, by_key = (x @ (gram[..., :width] * factor) for x, gram in ((a, of_b), (b, of_a)))
+    distances = (of_a * of_b * torch.outer(signs, signs)).sum(dim=(-1, -2))
+    return distances.clamp_min(0), (by_query, by_key)
 
 
-def map_mse(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def map_mse(
+    student: QueryKey, teacher: QueryKey, *, scales: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Tensor, QueryKey]:
     """The same by one map, the difference of the two, for documents that are short."""
-    a, b = _side_by_side(student, teacher)
-    apart, (query, key) = a @ b.mT, student
-    distances = torch.linalg.vector_norm(apart, dim=-1).square_().sum(dim=-1)
-    return distances, ((apart @ key).mul_(2), (apart.mT @ query).mul_(2))
+    a, b, signs = _side_by_side(student, teacher, scales)
+    apart, (query, key), factor = (a * signs) @ b.mT, student, 2 * scales[0]
+    distances = torch.linalg.vector_norm(apart, dim=-1).square().sum(dim=-1)
+    return distances, ((apart @ key) * factor, (apart.mT @ query) * factor)
 
 
 def is_cheaper(length: int, width: int, teacher_width: int) -> bool:
@@ -49,10 +58,12 @@ def is_cheaper(length: int, width: int, teacher_width: int) -> bool:
     return 2 * both * (both + width) < 2 * length * (both + 2 * width)
 
 
-def _side_by_side(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """[B, L, D + E] each: their product is the difference of the scores."""
-    (query, key), (theirs, their_key) = student, teacher
-    return torch.cat([query, -theirs], dim=-1), torch.cat([key, their_key], dim=-1)
+def _side_by_side(student: QueryKey, teacher: QueryKey, scales: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
+    """A and B [B, L, D + E] without scales, and the scales of their columns with the sign, [D + E]."""
+    a, b = (torch.cat(sides, dim=-1) for sides in zip(student, teacher, strict=True))
+    widths = student[0].shape[-1], teacher[0].shape[-1]
+    signs = [a.new_full((width,), scale) for width, scale in zip(widths, (scales[0], -scales[1]), strict=True)]
+    return a, b, torch.cat(signs)
 
 
 def takes(query: Tensor, teacher_query: Tensor, starts: Tensor) -> bool:
