@@ -9,7 +9,9 @@ from kernels import distill_attention as module
 from kernels.distill_attention import attention_and_kl, distill_attention
 
 
-@pytest.mark.parametrize(("use", "values"), [(("out", "kl"), True), (("kl",), True), (("out",), True), (("kl",), False)])
+@pytest.mark.parametrize(
+    ("use", "values"), [(("out", "kl"), True), (("kl",), True), (("out",), True), (("kl",), False)]
+)
 @pytest.mark.parametrize("elements", [1, 1 << 21])
 def test_values_and_gradients_equal_autograds(use, values, elements, monkeypatch):
     monkeypatch.setattr(module, "GROUP_ELEMENTS", elements)
