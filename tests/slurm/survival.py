@@ -1,6 +1,7 @@
 """What happens to jobs, done to a job on the tests' cluster: afterwards it has to train on by itself.
 
-tests/slurm/test_survival.py compares the runs with an undisturbed one.
+tests/slurm/test_survival.py compares the runs with an undisturbed one. With SLURM_RECOVERY_SAVE=1 the seconds from an
+event to the next step of training are appended to benchmarks/results.csv.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import rows
 from tests.runs import finish, metrics, start, trace
 from tests.slurm.cluster import Cluster, Job
 
@@ -106,6 +108,21 @@ def undisturbed(recipe: Path, name: str, *options: str, until: int | None = None
     (run / "STOP").touch()
     finish(process, expect=75)
     return trace(run, TAGS)[:until]
+
+
+def note(event: Callable[[Trial], None], seconds: tuple[float, float], *, trainer: str) -> None:
+    """Print the two spans of `Trial.recovery`, and keep them if that is asked for."""
+    what = event.__name__.replace("_", " ")
+    print(f"{what}: ranks are started again after {seconds[0]:.1f} s, training again after {seconds[1]:.1f} s")
+    if os.environ.get("SLURM_RECOVERY_SAVE") == "1":
+        shape = f"{trainer} on 2 nodes of a SLURM 22.05 on one machine (SlurmdTimeout 15 s, requeue delay 5 s)"
+        device = f"CPU, 2 cores, load {os.getloadavg()[0]:.0f}"
+        row = (
+            "../tests/slurm/survival.py",
+            f"from event to training again: {what}",
+            "of which until ranks are started",
+        )
+        rows.save([(*row, shape, device, "s (lower is better)", f"{seconds[1]:.1f}", f"{seconds[0]:.1f}", 1)])
 
 
 # --- what happens ---

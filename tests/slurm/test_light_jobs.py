@@ -6,7 +6,7 @@ import pytest
 
 from tests.slurm import light, survival
 from tests.slurm.cluster import Cluster
-from tests.slurm.survival import submit_light
+from tests.slurm.survival import note, submit_light
 
 pytestmark = pytest.mark.slurm
 SECONDS = 240
@@ -20,9 +20,9 @@ def checkout(tmp_path) -> Path:
 def survive(cluster: Cluster, checkout: Path, event, *words: str) -> str:
     """The log of a job that came back once, and ended."""
     trial = submit_light(cluster, checkout, event.__name__, *words)
-    started, again = trial.recovery(event)
+    seconds = trial.recovery(event)
     said = trial.job.finish(seconds=SECONDS)
-    print(f"{event.__name__}: ranks are started again after {started:.1f} s, training after {again:.1f} s")
+    note(event, seconds, trainer=f"a trainer without torch {' '.join(words)}".strip())
     assert trial.job.restarts() == 1
     assert f"step={light.STEPS}/" in said
     return said
@@ -75,8 +75,8 @@ def test_a_cable_is_cut(checkout, tmp_path, event):
 @pytest.mark.slow
 def test_a_real_time_limit_again_and_again(cluster, checkout):
     main = checkout / "unibert/__main__.py"
-    main.write_text(main.read_text().replace("time.sleep(0.1)", "time.sleep(1.2)"))
-    trial = submit_light(cluster, checkout, "limited", "--time=1", "--signal=B:USR1@30")
+    main.write_text(main.read_text().replace("time.sleep(0.1)", "time.sleep(1)"))
+    trial = submit_light(cluster, checkout, "limited", "--time=2", "--signal=B:USR1@90")
     said = trial.job.finish(seconds=600)
     assert trial.job.restarts() >= 3
     assert said.count("got USR1") == said.count("back into the queue") == trial.job.restarts()
@@ -90,9 +90,22 @@ def test_a_chain_of_jobs(cluster, checkout):
     log = checkout / "chain.log"
     trial.job.wait(lambda: log.exists() and "step=12/" in log.read_text(), seconds=SECONDS, what="step 12")
     first = next(facts["JobId"] for facts in trial.job.members() if facts.get("ArrayTaskId") == "1")
-    cluster.ask("scancel", "--signal=USR1", "--batch", first)
+    cluster.ask("scancel", "--signal=USR1", "--batch", first, expect=None)  # it complains of the others, which wait
     trial.job.wait(trial.job.over, seconds=SECONDS, what="the end of the chain")
     codes = {facts["ArrayTaskId"]: facts["ExitCode"] for facts in trial.job.members()}
     assert codes == {"1": "75:0", "2": "0:0", "3": "0:0"}, log.read_text()
     assert "nothing is left for this member" in log.read_text()
     assert (trial.run / f"logs/slurm_{trial.job.id}.starts").read_text().count("\n") == 2
+
+
+def test_a_warning_that_comes_before_the_ranks(cluster, checkout):
+    """Then they train for a step, save, and the job comes back."""
+    main = checkout / "unibert/__main__.py"
+    main.write_text(main.read_text().replace("sys.exit(0)", "sys.exit(time.sleep(2))"))
+    trial = submit_light(cluster, checkout, "early", "--nodes=1")
+    trial.job.wait(lambda: trial.job.state() == "RUNNING", seconds=60, what="its start")
+    survival.near_the_limit(trial)
+    said = trial.job.finish(seconds=SECONDS)
+    assert said.index("got USR1") < said.index("step=1/")
+    assert "step=2/" in said[said.index("going on from") :]
+    assert trial.job.restarts() == 1

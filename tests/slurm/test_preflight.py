@@ -50,17 +50,11 @@ def test_bad_nodes_are_left_out(recipe, local, tmp_path):
         cluster.lab("enter", "node4", "mount", "--bind", str(changed), str(ROOT / "unibert/errors.py"))
         job = look(cluster, recipe, tmp_path, "--nodes=2-4", TMPDIR=str(local))
         said = job.finish(seconds=survival.PATIENCE_SECONDS)
+        assert job.restarts() == 1
     assert "bad node node2 TMPDIR" in said
     assert "bad node node4 other code than most nodes" in said
     assert "left with 0, on node1,node3" in said
     assert "all-reduce" in said
-    assert job.restarts() == 1
-
-
-def test_a_fault_of_all_nodes_is_not_the_nodes(cluster, recipe, local, tmp_path):
-    job = look(cluster, recipe, tmp_path, "--nodes=2", TMPDIR=str(local / "missing"))
-    said = job.finish(seconds=survival.PATIENCE_SECONDS, expect="FAILED", code=6)
-    assert "every node is bad" in said
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
 """Jobs of launch_slurm/train.sbatch survive what happens to jobs, and the run is the one that nothing happened to.
 
 Each starts again by itself, on whatever nodes there are, and its trace of losses is bit for bit that of an undisturbed
-run; on fewer ranks, up to rounding. With SLURM_RECOVERY_SAVE=1 the seconds from the event to the next step of training
-are appended to benchmarks/results.csv.
+run; on fewer ranks, up to rounding. SLURM_RECOVERY_SAVE=1 keeps the seconds (survival.py).
 """
 
 import os
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import rows
 from tests.slurm import survival
 from tests.slurm.cluster import Cluster
-from tests.slurm.survival import PATIENCE_SECONDS, STEPS, Trial, rank_processes, submit, undisturbed
+from tests.slurm.survival import PATIENCE_SECONDS, STEPS, Trial, note, rank_processes, submit, undisturbed
 from tests.tiny import make_workspace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.dist]
@@ -32,21 +30,11 @@ def expected(recipe) -> list:
     return trace
 
 
-def note(what: str, seconds: tuple[float, float], *, ranks: str = "2") -> None:
-    print(f"{what}: ranks are started again after {seconds[0]:.1f} s, training again after {seconds[1]:.1f} s")
-    if os.environ.get("SLURM_RECOVERY_SAVE") == "1":
-        what = f"seconds from event to training again: {what}"
-        shape = f"tiny recipe, {ranks} ranks, 2 nodes of a SLURM 22.05 on one machine"
-        device = f"CPU, 2 cores, load {os.getloadavg()[0]:.0f}"
-        row = ("../tests/slurm/test_survival.py", what, "of which until ranks are started", shape, device)
-        rows.save([(*row, "s (lower is better)", f"{seconds[1]:.1f}", f"{seconds[0]:.1f}", 1)])
-
-
 def survive(cluster: Cluster, recipe: Path, event: Callable[[Trial], None], *words: str) -> Trial:
     """The run after the event, ended."""
     trial = submit(cluster, recipe, event.__name__, *words)
     seconds = trial.recovery(event)
-    note(event.__name__.replace("_", " "), seconds)
+    note(event, seconds, trainer="tiny recipe")
     trial.job.finish(seconds=PATIENCE_SECONDS)
     assert trial.job.restarts() == 1
     return trial
@@ -107,7 +95,7 @@ def test_a_node_is_lost_and_there_is_no_other(recipe, expected, tmp_path):
         seconds = trial.recovery(survival.crash_the_last_node)
         trial.job.finish(seconds=PATIENCE_SECONDS)
         assert (trial.job.restarts(), trial.nodes()) == (1, ["node1"])
-    note("crash of a node without a spare one", seconds, ranks="2 -> 1")
+    note(survival.crash_the_last_node, seconds, trainer="tiny recipe, 2 ranks, then 1,")
     found = trial.trace()
     assert [row[0] for row in found] == [row[0] for row in expected]
     for row, other in zip(found, expected, strict=True):
