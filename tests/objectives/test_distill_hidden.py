@@ -106,17 +106,17 @@ def test_layers_that_are_not_there_are_refused(layers, student, words):
 
 def test_hidden_states_of_a_real_encoder_are_counted_as_hugging_face_does():
     """hidden_states[11] of twelve layers is layer 11: index 0 is the embeddings."""
-    from tests.unit.test_models_encoder import mask_of, packed, tiny
+    from tests.unit.test_models_encoder import packed, tiny
     from unibert.models.wanted import Wanted
 
     encoder = tiny(num_hidden_layers=3)
     _, ids, places, owner = packed()
     with torch.no_grad():
-        out = encoder(ids, places, mask_of(owner), wanted=Wanted(hidden=frozenset({0, 1, 2})))
+        out = encoder(ids, places, owner, wanted=Wanted(hidden=frozenset({0, 1, 2})))
         layers = encoder.hf.base_model.encoder.layer
         state = out.states(0, layers=3)
         for number, layer in enumerate(layers, start=1):
-            state = layer(state, mask_of(owner) | torch.eye(9, dtype=torch.bool))
+            state = layer(state, owner[:, None, :, None] == owner[:, None, None, :])
             assert torch.allclose(state, out.states(number, layers=3), atol=1e-6), number
     assert not np.allclose(array(out.states(2, layers=3)), array(out.last_hidden))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.tiny import make_workspace
-from tests.unit.test_models_encoder import mask_of, packed, tiny
+from tests.unit.test_models_encoder import packed, tiny
 from unibert.config import load_recipe
 from unibert.data.batches import Stream
 from unibert.data.dropout import drop_tokens
@@ -27,7 +27,7 @@ def dropping(**table):
 
 def read(encoder, *, wanted=None):
     _, ids, places, owner = packed()
-    return encoder(ids, places, mask_of(owner), torch.tensor([1, 9]), wanted or Wanted(masked_logits=True))
+    return encoder(ids, places, owner, torch.tensor([1, 9]), wanted or Wanted(masked_logits=True))
 
 
 def captured(module, run, *, before=False):
@@ -133,7 +133,7 @@ def test_recomputed_activations_draw_the_same_masks(recipe_file):
             student.hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(3)
         _, ids, places, owner = packed()
-        student(ids, places, mask_of(owner), torch.tensor([1, 9])).masked_logits.square().sum().backward()
+        student(ids, places, owner, torch.tensor([1, 9])).masked_logits.square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1])
 
