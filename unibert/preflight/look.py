@@ -99,7 +99,7 @@ def _data(recipe: Recipe) -> str:
     """Of names and sizes of shards, tokenizer and teacher, and of what the small files say."""
     data, digest = recipe.data.folder, hashlib.sha256()
     folders = [data / "shards", data / "shards_parallel", data / "tokenizer"]
-    folders += [Path(recipe.teacher.path)] if recipe.teacher else []
+    folders += [Path(recipe.teacher.path)] if recipe.teacher and recipe.teacher.path else []
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
