@@ -101,9 +101,9 @@ def test_a_chain_of_jobs(cluster, checkout):
 def test_a_warning_that_comes_before_the_ranks(cluster, checkout):
     """Then they train for a step, save, and the job comes back."""
     main = checkout / "unibert/__main__.py"
-    main.write_text(main.read_text().replace("sys.exit(0)", "sys.exit(time.sleep(2))"))
+    main.write_text(main.read_text().replace("sys.exit(0)", "print('planning', flush=True), sys.exit(time.sleep(2))"))
     trial = submit_light(cluster, checkout, "early", "--nodes=1")
-    trial.job.wait(lambda: trial.job.state() == "RUNNING", seconds=60, what="its start")
+    trial.job.wait(lambda: "planning" in trial.job.said(), seconds=60, what="its start")
     survival.near_the_limit(trial)
     said = trial.job.finish(seconds=SECONDS)
     assert said.index("got USR1") < said.index("step=1/")
