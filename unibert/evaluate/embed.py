@@ -92,8 +92,8 @@ class Embedder:
         position_S = torch.arange(width, device=self._device)
         real_RS = position_S < length_R[:, None]
         position_RS = torch.where(real_RS, position_S, 0)
-        hidden_RSH = self._encoder(ids_RS, position_RS, real_RS[:, None, None, :].expand(-1, 1, width, -1)).last_hidden
-        hidden_RSH = hidden_RSH.float()
+        document_RS = torch.where(real_RS, torch.arange(len(rows), device=self._device)[:, None], -1)
+        hidden_RSH = self._encoder(ids_RS, position_RS, document_RS).last_hidden.float()
         mean_RH = (hidden_RSH * real_RS[..., None]).sum(1) / length_R[:, None]
         return mean_RH.cpu(), hidden_RSH[:, 0].cpu()
 
