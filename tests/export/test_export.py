@@ -156,10 +156,10 @@ for case in json.loads(sys.argv[2]):
     player = Player("student", module=student, optimizer=optimizer, config=config, micro_batch=2, accumulation=1,
                     world=ranks.world, clip_norm=1.0, bf16_is_faster=False)
     ids = torch.arange(5, 15).view(2, 5) + ranks.rank
-    places, mask, targets = torch.arange(5).expand(2, 5), torch.ones(2, 1, 5, 5, dtype=torch.bool), torch.tensor([1, 7])
+    places, owner, targets = torch.arange(5).expand(2, 5), torch.tensor([[0] * 5, [1] * 5]), torch.tensor([1, 7])
     for _ in range(2):
         player.at_boundary(True)
-        out = player.engine(ids, places, mask, targets)
+        out = player.engine(ids, places, owner, targets)
         player.backward(torch.nn.functional.cross_entropy(out.masked_logits.float(), ids.flatten()[targets]))
         player.move()
     state = checkpoint.State(2, 8, 40, ranks.world, {}, {"torch": torch.__version__})
@@ -170,7 +170,7 @@ for case in json.loads(sys.argv[2]):
     player.engine.eval()
     ids = torch.arange(5, 15).view(2, 5)
     with torch.no_grad():
-        out = player.engine(ids, places, mask, torch.arange(10))
+        out = player.engine(ids, places, owner, torch.arange(10))
     if ranks.is_first:
         (recipe.run_folder / "recipe.toml").write_text(to_toml(recipe))
         torch.save(out.masked_logits.float(), recipe.run_folder / "logits.pt")
