@@ -34,7 +34,7 @@ from unibert.config import Recipe, load_recipe
 from unibert.data.batches import Batch, Stream
 from unibert.data.shards import ShardSet
 from unibert.measure import forget_memory, throwaway_trainer
-from unibert.models.encoder import build_student
+from unibert.models.student import build_student
 from unibert.models.teacher import teacher_sizes
 from unibert.objectives.layers import layer_pairs
 from unibert.runtime import dist
