@@ -77,7 +77,7 @@ def ner_of_words(folder):
     return folder
 
 
-@pytest.mark.parametrize("task", ["ner", "nli"])
+@pytest.mark.parametrize("task", ["nli", pytest.param("ner", marks=pytest.mark.slow)])
 def test_a_student_learns_without_labels(place, tmp_path, task):
     data = {"ner": ner_of_words, "nli": nli_of_words}[task](tmp_path / "data")
     model = str(place / "model")
