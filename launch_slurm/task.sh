@@ -14,11 +14,19 @@ if [ "${UNIBERT_LAUNCHER:-srun}" = deepspeed ]; then # by its own launcher, on t
   launcher=(deepspeed --hostfile "$folder/hostfile" --no_ssh --node_rank "$SLURM_NODEID"
     --master_addr "$first" --master_port "$port" --module unibert)
 fi
-trap : TERM USR1 USR2 # SLURM signals every process of a step: the shell must outlive the rank to see how it left
+# SLURM signals every process of a step, and this shell must outlive the rank to see how it left. One that comes while
+# the rank starts, before Python listens (unibert/runtime/stop.py), is kept for it as the file that asks it to stop.
+trap '[ -z "${UNIBERT_STOP_FILE:-}" ] || : >"$UNIBERT_STOP_FILE"' TERM USR1 USR2
 (
-  trap '' TERM USR1 USR2 # until Python listens to them itself (unibert/runtime/stop.py)
+  trap '' TERM USR1 USR2
   exec "${launcher[@]}" train "$@"
-)
+) &
+rank=$!
+while :; do # wait returns at every trap; go on until the rank itself is gone
+  wait "$rank"
+  kill -0 "$rank" 2>/dev/null || break
+done
+wait "$rank"
 code=$?
 echo "$code" >"$folder/left.${SLURM_PROCID:-0}"
 [ "$code" -ne 75 ] || exit 0
