@@ -201,6 +201,7 @@ def mmkd(folder) -> Path:
 
 
 @pytest.mark.dist
+@pytest.mark.slow
 def test_a_run_is_the_same_on_two_ranks(mmkd):
     exact = "--engines.student=zero1_fp32"
     train(mmkd, "--name", "one", exact)
