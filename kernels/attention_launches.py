@@ -23,7 +23,7 @@ WIDEST = 128
 TILES: dict[tuple[str, int], dict[int, Tile]] = {
     ("forward", 80): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2)},
     ("forward", 90): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2)},
-    ("forward", 100): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2)},
+    ("forward", 100): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 8, 2)},
     ("backward_keys", 80): {64: Tile(32, 64, 4, 2), 128: Tile(32, 64, 8, 2)},
     ("backward_keys", 90): {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 2)},
     ("backward_keys", 100): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2)},
