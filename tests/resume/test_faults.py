@@ -42,7 +42,7 @@ def test_a_poisoned_sample(tmp_path):
     assert [micro["samples"] for micro in broken] == [list(range(96, 104))]
     assert sorted(s for micro in facts["micro_batches"] for s in micro["samples"]) == list(range(96, 128))
     assert broken[0]["documents"][5].split(":")[0] in ("en", "de", "ru", "ar")
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
+    assert [path.name for path in (folder / "checkpoints").glob("step_*")] == ["step_00000002"]
 
     again = run(recipe, POISON, "--train.skip-steps", "4:4")
     assert again.returncode == 0, again.stderr[-3000:]
