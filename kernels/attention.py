@@ -64,9 +64,13 @@ def document_attention(
     return out_TND.unflatten(0, (rows, width)).transpose(1, 2)
 
 
-def by_documents(device: torch.device, dtype: torch.dtype, *, dropout: float) -> bool:
-    """Whether `document_attention` is the way here; it drops no attention weights."""
-    return device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and not dropout
+def by_documents(device: torch.device, dtype: torch.dtype, *, width: int, dropout: float) -> bool:
+    """Whether `document_attention` is the way here, for heads of a width: flash attention's own conditions.
+
+    It drops no attention weights, and wants a GPU from Ampere on and heads of a multiple of 8 up to 256.
+    """
+    fits = dtype in (torch.float16, torch.bfloat16) and width % 8 == 0 and width <= 256 and not dropout
+    return fits and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _varlen(

@@ -65,12 +65,16 @@ def test_documents_one_after_another_are_the_rows(monkeypatch):
         torch.testing.assert_close(part.grad, source.grad)
 
 
-def test_documents_are_read_so_on_a_gpu_in_half_precision_without_dropout():
+def test_documents_are_read_so_where_flash_attention_can(monkeypatch):
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert attention.by_documents(gpu, torch.bfloat16, dropout=0.0)
-    assert not attention.by_documents(gpu, torch.bfloat16, dropout=0.1)
-    assert not attention.by_documents(gpu, torch.float32, dropout=0.0)
-    assert not attention.by_documents(cpu, torch.bfloat16, dropout=0.0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert attention.by_documents(gpu, torch.bfloat16, width=32, dropout=0.0)
+    assert not attention.by_documents(gpu, torch.bfloat16, width=32, dropout=0.1)
+    assert not attention.by_documents(gpu, torch.bfloat16, width=26, dropout=0.0), "312 wide, 12 heads"
+    assert not attention.by_documents(gpu, torch.float32, width=32, dropout=0.0)
+    assert not attention.by_documents(cpu, torch.bfloat16, width=32, dropout=0.0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    assert not attention.by_documents(gpu, torch.float16, width=32, dropout=0.0)
 
 
 def test_nothing_of_another_document_comes_in():

@@ -69,7 +69,8 @@ def within_documents(config: Any, document_RS: Tensor, *, dtype: torch.dtype, dr
         dropout: of attention weights.
     """
     plain = packs(config) and not is_deberta(config) and not _has_windows(config)
-    if plain and by_documents(document_RS.device, dtype, dropout=dropout):
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if plain and by_documents(document_RS.device, dtype, width=width, dropout=dropout):
         return {"documents": Documents.of(document_RS), "attention_mask": None}
     return {"attention_mask": _masks(config, document_RS)}
 
