@@ -77,7 +77,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--source", action="append", default=["ner=sw"], help="TASK=LANGUAGE that is trained on; English elsewhere")
     add("--rates", type=float, nargs="+", default=[5e-5], help="of fine-tuning")
     add("--epochs", type=int, default=3)
+    add("--batch-tuned", type=int, default=32, help="examples a step of fine-tuning")
     add("--limit", type=int, default=1000, help="most labelled examples of each language and split")
+    add("--train-limit", action="append", default=[], help="TASK=N: most examples trained on, when not --limit")
     add("--max-tokens", type=int, default=128, help="of a row in fine-tuning")
     add("--minutes", type=float, help="begin nothing after so many; then exit with 75")
     add("--runs", type=Path, default=Path("runs"), help="folder of the runs")
@@ -127,6 +129,7 @@ class Claim:
         self.tag = f"{given.steps}x{given.batch}" + (f"x{given.languages.count(',') + 1}" if given.languages else "")
         self.ledger = Ledger(given.docs / "claim.json")
         self.sources = dict(one.split("=") for one in given.source)
+        self.trained_on = {task: int(most) for task, most in (one.split("=") for one in given.train_limit)}
 
     def own(self, unit: Unit) -> str:
         """The name of a unit's run: other sizes are other runs."""
@@ -138,6 +141,7 @@ class Claim:
         if unit.task is None:
             return label
         how = [self.sources.get(unit.task, "en"), given.epochs, given.limit, given.max_tokens, *given.rates]
+        how += [given.batch_tuned, self.trained_on.get(unit.task, given.limit)]
         return f"{label} {unit.task} {' '.join(map(str, how))}"
 
     def is_done(self, unit: Unit) -> bool:
@@ -176,7 +180,9 @@ class Claim:
             source=self.sources.get(unit.task, "en"),
             learning_rates=tuple(given.rates),
             epochs=given.epochs,
+            batch=given.batch_tuned,
             limit=given.limit,
+            train_limit=self.trained_on.get(unit.task),
             max_tokens=given.max_tokens,
             split_source=True,
         )
@@ -256,18 +262,22 @@ def page(claim: Claim, rows: Sequence[ResultRow]) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     minutes = sum(one["minutes"] for one in trained)
     sources = ", ".join(f"{task} from {code}" for task, code in claim.sources.items())
+    rates = ", ".join(f"{rate:g}" for rate in given.rates)
+    most = "".join(f", {count} to train {task} on" for task, count in claim.trained_on.items())
+    where = f"by the deepspeed launcher on {given.ranks} ranks" if given.ranks > 1 else "in one process each"
     missed = f"**Not reached**: {'; '.join(missing)}." if missing else "All that was asked for was reached."
     return f"""# The claim in miniature
 
 Made by `python -m benchmarks.claim`: masked LM alone (`mlm`), with the language adversary on [CLS] (`+adv`, confusion
 weight {CHOSEN:g}), with distillation of the demo's teacher (`+kd`: its masked-LM distribution and its last hidden
 states), and with both. All are the student of `{Path(given.base).stem}`: {given.steps} steps of {given.batch} documents
-in {languages} languages, {" or ".join(f"{count:,}" for count in tokens)} tokens, by the deepspeed launcher on
-{given.ranks} ranks ({device}, {minutes:.0f} minutes of training in all). With one seed all read the same text in the
-same order with the same masks.
+in {languages} languages, {" or ".join(f"{count:,}" for count in tokens)} tokens, {where}
+({device}, {minutes:.0f} minutes of training in all). With one seed all read the same text in the same order with the
+same masks.
 
-Fine-tuning: {given.epochs} epochs at {", ".join(f"{rate:g}" for rate in given.rates)}, at most {given.limit}
-examples of each language and split, rows of {given.max_tokens} tokens; trained on English, but for {sources}.
+Fine-tuning: {given.epochs} epochs at {rates} in batches of {given.batch_tuned},
+at most {given.limit} examples of each language and split{most}; rows of {given.max_tokens} tokens; trained on English,
+but for {sources}.
 Where a task has test files alone the source's are cut in three (`split`), so such scores are not the published
 protocol's. A run so short says what these parts do to each other here, and nothing of models trained to the end.
 

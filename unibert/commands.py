@@ -136,6 +136,8 @@ class Evaluate:
     """Longest row; longer contexts are read in windows."""
     limit: int | None = None
     """Most examples of each language and split."""
+    train_limit: int | None = None
+    """Most examples of each language that are trained on, when not `limit`."""
     prefix: str = ""
     """What stands before every text that is embedded as it is, such as "query: " for e5."""
     split_source: bool = False
@@ -173,6 +175,7 @@ class Evaluate:
             batch=self.batch,
             max_tokens=self.max_tokens,
             limit=self.limit,
+            train_limit=self.train_limit,
             split_source=self.split_source,
             remove_language=self.remove_language,
             prefix=self.prefix,

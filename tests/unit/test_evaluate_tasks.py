@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,13 @@ def test_every_task_reads_its_files_and_perfect_predictions_score_one(labelled, 
         return
     assert plan.train and plan.dev and plan.source == "en"
     assert make_plan(task, labelled, settings=Settings(mode="translate-train")).source == "de+en"
+
+
+def test_what_is_trained_on_has_a_limit_of_its_own(labelled):
+    few, many = Settings(limit=3), Settings(limit=3, train_limit=5)
+    for settings, trained in ((few, 3), (many, 5), (replace(many, mode="translate-train"), 10)):
+        plan = make_plan(TASKS["nli"], labelled, settings=settings)
+        assert len(plan.train) == trained and {len(place[3]) for place in plan.tests} == {3}
 
 
 def write(folder, name, text):

@@ -39,7 +39,9 @@ def fit(
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=rate
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=rate,
+        fused=True,  # without, half of a step on a CPU goes into the embeddings' update
     )
     steps = settings.epochs * -(-len(windows) // settings.batch)
     warm = max(1, round(settings.warmup_fraction * steps))

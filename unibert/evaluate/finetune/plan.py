@@ -96,11 +96,12 @@ def _training(task: Task, by_language: Mapping[str, Sequence[Any]], folder: Path
             f"file named ...train...{settings.source}... there, name another language with --source, or let "
             "--split-source cut what is labelled into train, dev and test"
         )
+    limit = settings.train_limit or settings.limit
     if settings.mode in ("zero-shot", "distil"):
-        return spread(by_language[settings.source], settings.limit)
+        return spread(by_language[settings.source], limit)
     if settings.mode == "translate-train":
-        return [example for examples in by_language.values() for example in spread(examples, settings.limit)]
-    return spread(switched(by_language, pivot=settings.source), settings.limit)
+        return [example for examples in by_language.values() for example in spread(examples, limit)]
+    return spread(switched(by_language, pivot=settings.source), limit)
 
 
 def switched(by_language: Mapping[str, Sequence[Any]], *, pivot: str) -> list[Any]:
@@ -140,7 +141,8 @@ def _unlabelled(task: Task, by_language: Mapping[str, Sequence[Any]], *, setting
     """
     if task.head not in ("tokens", "classes"):
         raise DataError(f"{task.name}: --mode distil learns distributions over classes: leave it to ner and nli")
-    return {code: spread(examples, settings.limit) for code, examples in sorted(by_language.items())}
+    limit = settings.train_limit or settings.limit
+    return {code: spread(examples, limit) for code, examples in sorted(by_language.items())}
 
 
 def _dev(

@@ -93,7 +93,7 @@ def settings_of(**said: Any) -> Settings:
     Raises:
         DataError: a number that cannot be.
     """
-    numbers = ("epochs", "batch", "limit", "remove_language")
+    numbers = ("epochs", "batch", "limit", "train_limit", "remove_language")
     wrong = [name for name in numbers if said.get(name) is not None and said[name] < 1]
     if wrong or said.get("max_tokens", 32) < 16 or not said.get("learning_rates", (1,)):
         raise DataError(f"{', '.join(wrong) or 'max_tokens or rates'}: must be 1 or more (max_tokens 16, one rate)")

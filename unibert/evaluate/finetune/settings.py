@@ -43,6 +43,8 @@ class Settings:
     """Longest answer, in tokens."""
     limit: int | None = None
     """Most examples of each language and split, evenly spread; all when None."""
+    train_limit: int | None = None
+    """Most examples of each language that are trained on; `limit` when None."""
     split_source: bool = False
     """Cut the source language's labelled examples in three where a task has no training file."""
     prefix: str = ""

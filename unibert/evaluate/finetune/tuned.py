@@ -90,8 +90,9 @@ class Tuned:
     def _key(self, place: Place, seed: int, rate: float) -> str:
         settings = asdict(replace(self.settings, learning_rates=(rate,)))
         del settings["remove_language"], settings["prefix"]  # of embeddings alone
-        if settings["dev"] == "source":  # named only where it is another, so that older rows stay good
-            del settings["dev"]
+        for name, default in {"dev": "source", "train_limit": None}.items():
+            if settings[name] == default:  # named only where it is another, so that older rows stay good
+                del settings[name]
         task = self.plan.task
         facts = {"weights": self.model.weights, "model": self.model.name, "task": task.name, "place": place[:3]}
         data = {"train": self.plan.fingerprint, "test": fingerprint(place[3])}
