@@ -61,8 +61,8 @@ class Unit:
         return f"{self.variant}, seed {self.seed}" + (f", {self.task}" if self.task else "")
 
 
-def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of labelled sets")
@@ -85,7 +85,20 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     add("--docs", type=Path, default=DOCS, help="folder of the page")
     add("--dry-run", action="store_true", help="say what is there and what would be done")
-    return parser.parse_args(words)
+    return parser
+
+
+def command(given: argparse.Namespace) -> str:
+    """The command that gives the same page, without the folders of this machine."""
+    words = ["python -m benchmarks.claim --data FOLDER"]
+    for action in parser()._actions:
+        value = getattr(given, action.dest, None)
+        if action.dest in ("data", "runs", "docs", "minutes", "dry_run") or value in (None, action.default):
+            continue
+        for one in value if isinstance(action.default, list) and action.nargs is None else [value]:
+            many = one if isinstance(one, list) else [one]
+            words.append(" ".join([action.option_strings[0], *(f"{word}" for word in many)]))
+    return " ".join(words)
 
 
 def units(given: argparse.Namespace) -> Iterator[Unit]:
@@ -99,7 +112,7 @@ def units(given: argparse.Namespace) -> Iterator[Unit]:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Do what is not done yet, and write the page."""
-    given = arguments(words)
+    given = parser().parse_args(words)
     unknown = {*given.tasks.split(",")} - TASKS.keys() | {*given.variants.split(",")} - VARIANTS.keys()
     if unknown:
         raise SystemExit(f"{', '.join(sorted(unknown))}: no such task or variant")
@@ -268,7 +281,11 @@ def page(claim: Claim, rows: Sequence[ResultRow]) -> str:
     missed = f"**Not reached**: {'; '.join(missing)}." if missing else "All that was asked for was reached."
     return f"""# The claim in miniature
 
-Made by `python -m benchmarks.claim`: masked LM alone (`mlm`), with the language adversary on [CLS] (`+adv`, confusion
+Made by
+
+    {command(given)}
+
+which can be stopped and continued: masked LM alone (`mlm`), with the language adversary on [CLS] (`+adv`, confusion
 weight {CHOSEN:g}), with distillation of the demo's teacher (`+kd`: its masked-LM distribution and its last hidden
 states), and with both. All are the student of `{Path(given.base).stem}`: {given.steps} steps of {given.batch} documents
 in {languages} languages, {" or ".join(f"{count:,}" for count in tokens)} tokens, {where}

@@ -42,7 +42,7 @@ def planted(tmp_path):
     """Two variants, two seeds, both tasks of the first seed and one of the second measured."""
     words = ["--data", "x", "--variants", "mlm,mlm+kd", "--seeds", "2", "--tasks", "nli,qa", "--steps", "7"]
     words += ["--runs", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs")]
-    here = claim.Claim(claim.arguments(words))
+    here = claim.Claim(claim.parser().parse_args(words))
     (tmp_path / "docs").mkdir()
     (tmp_path / "runs" / "claim").mkdir(parents=True)
     found = {}
@@ -86,6 +86,15 @@ def test_when_the_minutes_are_over_it_says_so_and_writes_what_is_there(planted, 
     assert len(rows) == 6 and {(one.model, one.seed) for one in rows} == {
         (variant, seed) for variant in ("mlm", "mlm+kd") for seed in (1, 2)
     }
+
+
+def test_the_page_says_its_command_without_folders():
+    words = ["--data", "x", "--runs", "y", "--minutes", "3", "--steps", "7", "--rates", "0.1", "0.2"]
+    given = claim.parser().parse_args([*words, "--train-limit", "qa=3", "--train-limit", "nli=4"])
+    said = "python -m benchmarks.claim --data FOLDER --steps 7 --rates 0.1 0.2 --train-limit qa=3 --train-limit nli=4"
+    assert claim.command(given) == said
+    again = claim.parser().parse_args(said.split()[3:])
+    assert claim.command(again) == said
 
 
 def test_improvements_are_paired_by_seed():
