@@ -110,6 +110,10 @@ def test_improvements_are_paired_by_seed():
     ((variant, seeds, each, mean, p),) = claim.by_seed(rows)
     assert (variant, seeds, each, mean) == ("mlm+kd", "2", "+35.00, -20.00", "+7.50")
     assert 0 < float(p) < 1 and np.isfinite(float(p))
+    nli, qa, probe = claim.by_column(rows)
+    assert nli[:2] == ["nli, nli, zero-shot", "0.500 ± 0.000"] and nli[2].startswith("+0.0 ± 28.3 (1.000)")
+    assert qa == ["qa, qa, zero-shot", "0.400", "+50.0 (one seed)"]
+    assert probe[1:] == ["0.900", ""], "shown, and in no mean"
 
 
 BARE = """
