@@ -9,6 +9,7 @@ import pytest
 from unibert.data import cleaning, dedup, parallel
 from unibert.data.lines import document_of, file_facts, read_json, read_rows, text_key, write_json, write_row_files
 from unibert.errors import DataError
+from unibert.evaluate.tasks.texts import heldout_texts
 from unibert.objective_tables import MaskedLM, Objectives
 from unibert.schema import Data, Recipe, Student
 
@@ -77,6 +78,15 @@ def run_all(recipe: Recipe, *, force: bool = False) -> tuple[dict, dict, dict]:
 def texts_of(recipe: Recipe, folder: str) -> dict[str, list[dict[str, str]]]:
     files = {code: sorted((recipe.data.folder / folder).glob(f"{code}*.jsonl")) for code in recipe.languages}
     return {code: [row for path in paths for row in read_rows(path)] for code, paths in files.items()}
+
+
+def test_labelled_tasks_read_the_folder_that_is_held_out(recipe: Recipe, tmp_path: Path) -> None:
+    run_all(recipe)
+    (tmp_path / "labelled").mkdir()
+    (tmp_path / "labelled" / "heldout").symlink_to(recipe.data.folder.absolute() / "heldout")
+    lines = texts_of(recipe, "heldout/lines")
+    found = heldout_texts(tmp_path / "labelled")
+    assert found == {"heldout": {code: [row["text"] for row in lines[code]] for code in LANGUAGES}}
 
 
 def test_nothing_held_out_is_in_clean(recipe: Recipe) -> None:

@@ -23,8 +23,8 @@ MOST = 1000
 """Texts of a language, evenly spread: more would tell little, and English stands beside every other language."""
 LEAST = 20
 """A language with fewer says too little, and a probe could not be fitted."""
-MESSAGES = "parallel.jsonl"
-"""Of a data folder's heldout/: messages in many languages at once, which retrieval reads."""
+MESSAGES = ("parallel.jsonl", "parallel.done.json", "parallel_report.json")
+"""Of a data folder's heldout/: messages in many languages at once, which retrieval reads, and notes of the stage."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def heldout_texts(folder: Path) -> dict[str, dict[str, list[str]]]:
     """
     found: dict[str, dict[str, list[str]]] = {}
     for name in labelled_files(folder, SETS):
-        if name.path.name == MESSAGES:
+        if name.path.name in MESSAGES:
             continue
         if len(name.languages) != 1:
             raise DataError(f"{name.path}: its name must say one language, as de.txt; it says {list(name.languages)}")
