@@ -107,9 +107,11 @@ def test_improvements_are_paired_by_seed():
     rows += [row("mlm", 2, "nli", 0.5), row("mlm+kd", 2, "nli", 0.4), row("mlm", 3, "nli", 0.5)]
     rows = [one.model_copy(update={"seed": int(one.weights[-1])}) for one in rows]
     rows.append(rows[0].model_copy(update={"task": "language_probe", "values": {"accuracy": 0.9}}))
-    ((variant, seeds, each, mean, p),) = claim.by_seed(rows)
-    assert (variant, seeds, each, mean) == ("mlm+kd", "2", "+35.00, -20.00", "+7.50")
+    ((of, variant, seeds, each, mean, p),) = claim.by_seed(rows)
+    assert (of, variant, seeds, each, mean) == ("all", "mlm+kd", "2", "+35.00, -20.00", "+7.50")
     assert 0 < float(p) < 1 and np.isfinite(float(p))
+    plain = [one.model_copy(update={"task": "sts", "way": "untuned"}) for one in rows if one.task == "nli"]
+    assert claim.by_seed(rows + plain)[-1][:5] == ["untuned", "mlm+kd", "2", "+20.00, -20.00", "+0.00"]
     nli, qa, probe = claim.by_column(rows)
     assert nli[:2] == ["nli, nli, zero-shot", "0.500 ± 0.000"] and nli[2].startswith("+0.0 ± 28.3 (1.000)")
     assert qa == ["qa, qa, zero-shot", "0.400", "+50.0 (one seed)"]
@@ -159,7 +161,7 @@ def test_it_trains_measures_and_goes_on(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "mlm, seed 1, sts: done" in lines and "mlm+adv+kd, seed 1, sts: begun" in lines
     text = (tmp_path / "docs" / "claim.md").read_text()
-    assert "All that was asked for was reached." in text and "| mlm+adv+kd | 1 |" in text
+    assert "All that was asked for was reached." in text and "| all | mlm+adv+kd | 1 |" in text
     models = {one.model for one in read_results(tmp_path / "docs" / "claim.jsonl.gz")}
     assert models == {"mlm", "mlm+adv+kd"}
     ledger = json.loads((tmp_path / "docs" / "claim.json").read_text())
