@@ -323,6 +323,7 @@ def page(claim: Claim, rows: Sequence[ResultRow]) -> str:
     sources = ", ".join(f"{task} from {code}" for task, code in claim.sources.items())
     rates = ", ".join(f"{rate:g}" for rate in given.rates)
     most = "".join(f", {count} to train {task} on" for task, count in claim.trained_on.items())
+    unchosen = " The rate was not chosen on a dev set." if len(given.rates) == 1 else ""
     where = f"by the deepspeed launcher on {given.ranks} ranks" if given.ranks > 1 else "in one process each"
     missed = f"**Not reached**: {'; '.join(missing)}." if missing else "All that was asked for was reached."
     return f"""# The claim in miniature
@@ -334,15 +335,15 @@ Made by
 which can be stopped and continued: masked LM alone (`mlm`), with the language adversary on [CLS] (`+adv`, confusion
 weight {CHOSEN:g}), with distillation of the demo's teacher (`+kd`: its masked-LM distribution and its last hidden
 states), and with both. All are the student of `{Path(given.base).stem}`: {given.steps} steps of {given.batch} documents
-in {languages} languages, {" or ".join(f"{count:,}" for count in tokens)} tokens, {where}
+in {languages} languages, {" or ".join(f"{count:,}" for count in tokens)} tokens (by the seed), {where}
 ({device}, {minutes:.0f} minutes of training in all). With one seed all read the same text in the same order with the
 same masks.
 
-Fine-tuning: {given.epochs} epochs at {rates} in batches of {given.batch_tuned},
-at most {given.limit} examples of each language and split{most}; rows of {given.max_tokens} tokens; trained on English,
-but for {sources}.
+Fine-tuning: {given.epochs} epochs at {rates} in batches of {given.batch_tuned}, trained on English, but for {sources};
+rows of {given.max_tokens} tokens, at most {given.limit} examples of each language and split{most}.
 Where a task has test files alone the source's are cut in three (`split`), so such scores are not the published
-protocol's. A run so short says what these parts do to each other here, and nothing of models trained to the end.
+protocol's.{unchosen}
+A run so short says what these parts do to each other here, and nothing of models trained to the end.
 
 {missed}
 
@@ -355,7 +356,8 @@ Mean relative improvement over `{REFERENCE}` of the same seed, in percent; the t
 
 The score of `{REFERENCE}`, and the relative improvement in percent, with the standard deviation and p over seeds.
 Where the score is near chance (a third for NLI) or near 0, fine-tuning was too short for the task, and an improvement
-there is noise. In the language probe less is what the adversary is for; it counts in no mean.
+there is noise; where it is 0 a seed has none. In the language probe less is what the adversary is for; it counts in no
+mean.
 
 {table(["task, set, way", REFERENCE, *improvements(rows)], by_column(rows))}
 ## The report

@@ -71,4 +71,6 @@ def test_e5_on_the_sts_benchmark_and_tatoeba(tmp_path):
     }
     assert set(stsb) == set(STSB) and set(tatoeba) == set(TATOEBA)
     assert max(map(abs, stsb.values())) < 0.01, stsb
-    assert max(map(abs, tatoeba.values())) < 0.05 and abs(sum(tatoeba.values())) / len(tatoeba) < 0.02, tatoeba
+    assert max(map(abs, tatoeba.values())) < 0.08 and abs(sum(tatoeba.values())) / len(tatoeba) < 0.02, tatoeba
+    strong = [tatoeba[code] for code in TATOEBA if TATOEBA[code] > 0.9]
+    assert len(strong) == 10 and max(map(abs, strong)) < 0.02, strong
