@@ -37,8 +37,10 @@ def test_a_job_that_gets_nowhere_stops_and_says_why(cluster, checkout):
     assert said.count("1 x 137") == 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("event", [survival.near_the_limit, survival.scancel_signal, survival.kill_a_rank])
+OTHERS = [pytest.param(event, marks=pytest.mark.slow) for event in (survival.scancel_signal, survival.kill_a_rank)]
+
+
+@pytest.mark.parametrize("event", [survival.near_the_limit, *OTHERS])
 def test_signals(cluster, checkout, event):
     said = survive(cluster, checkout, event)
     assert said.count("back into the queue") == 1

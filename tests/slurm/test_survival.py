@@ -40,6 +40,7 @@ def survive(cluster: Cluster, recipe: Path, event: Callable[[Trial], None], *wor
     return trial
 
 
+@pytest.mark.slow
 def test_a_job_near_its_time_limit(cluster, recipe, expected):
     trial = survive(cluster, recipe, survival.near_the_limit)
     assert trial.trace() == expected
