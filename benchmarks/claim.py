@@ -270,17 +270,16 @@ def improvements(rows: Sequence[ResultRow]) -> dict[str, dict[int, dict[Column, 
 def by_seed(rows: Sequence[ResultRow]) -> list[list[str]]:
     """Each variant's mean relative improvement over columns that rank, seed by seed, and a paired t-test.
 
-    Over all, and over those of embeddings as they are, which no fine-tuning blurs.
+    Over all columns that every seed has an improvement in (the same for each seed, or they could not be compared), and
+    over those of embeddings as they are, which no fine-tuning blurs.
     """
     lines = []
     for of in ("all", PLAIN):
         for variant, seeds in improvements(rows).items():
-            ranked = [
-                [gain for column, gain in own.items() if not TASKS[column[0]].describes and of in ("all", column[2])]
-                for own in seeds.values()
-            ]
-            each = [float(np.mean(gains)) for gains in ranked if gains]
-            if each:
+            shared = set.intersection(*map(set, seeds.values()))
+            ranked = [c for c in shared if not TASKS[c[0]].describes and of in ("all", c[2])]
+            if ranked:
+                each = [float(np.mean([own[column] for column in ranked])) for own in seeds.values()]
                 said = ", ".join(f"{value:+.2f}" for value in each)
                 lines.append([of, variant, str(len(each)), said, f"{np.mean(each):+.2f}", _p(each)])
     return lines
@@ -295,7 +294,8 @@ def by_column(rows: Sequence[ResultRow]) -> list[list[str]]:
         line = [f"{column[0]}, {column[1]}, {column[2]}", _spread(base, ".3f")]
         for seeds in found.values():
             gains = [own[column] for own in seeds.values() if column in own]
-            line.append(f"{_spread(gains, '+.1f')} ({_p(gains) or 'one seed'})" if gains else "")
+            said = _p(gains) or ("the same for each seed" if len(gains) > 1 else "one seed")
+            line.append(f"{_spread(gains, '+.1f')} ({said})" if gains else "")
         lines.append(line)
     return lines
 
@@ -349,7 +349,8 @@ A run so short says what these parts do to each other here, and nothing of model
 
 ## Seed by seed
 
-Mean relative improvement over `{REFERENCE}` of the same seed, in percent; the t-test is paired over seeds, two-sided.
+Mean relative improvement over `{REFERENCE}` of the same seed, in percent, over the columns in which `{REFERENCE}` is
+above 0 with every seed; the t-test is paired over seeds, two-sided.
 
 {table(["columns", "variant", "seeds", "each", "mean", "p"], by_seed(rows))}
 ## Column by column

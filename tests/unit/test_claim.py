@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from tiny import make_workspace
 
@@ -108,12 +107,16 @@ def test_improvements_are_paired_by_seed():
     rows = [one.model_copy(update={"seed": int(one.weights[-1])}) for one in rows]
     rows.append(rows[0].model_copy(update={"task": "language_probe", "values": {"accuracy": 0.9}}))
     ((of, variant, seeds, each, mean, p),) = claim.by_seed(rows)
-    assert (of, variant, seeds, each, mean) == ("all", "mlm+kd", "2", "+35.00, -20.00", "+7.50")
-    assert 0 < float(p) < 1 and np.isfinite(float(p))
+    assert (of, variant, seeds, each, mean) == ("all", "mlm+kd", "2", "+20.00, -20.00", "+0.00")
+    assert float(p) == 1, "qa has one seed alone, so it is in no mean"
     plain = [one.model_copy(update={"task": "sts", "way": "untuned"}) for one in rows if one.task == "nli"]
     assert claim.by_seed(rows + plain)[-1][:5] == ["untuned", "mlm+kd", "2", "+20.00, -20.00", "+0.00"]
     nli, qa, probe = claim.by_column(rows)
     assert nli[:2] == ["nli, nli, zero-shot", "0.500 ± 0.000"] and nli[2].startswith("+0.0 ± 28.3 (1.000)")
+    same = [one.model_copy(update={"task": "sts"}) for one in rows if one.model == "mlm+kd" and one.seed == 1]
+    same += [one.model_copy(update={"seed": 2, "weights": "w2"}) for one in same]
+    same += [one.model_copy(update={"model": "mlm", "values": {"accuracy": 0.3}}) for one in same]
+    assert claim.by_column(same)[0][2] == "+100.0 ± 0.0 (the same for each seed)"
     assert qa == ["qa, qa, zero-shot", "0.400", "+50.0 (one seed)"]
     assert probe[1:] == ["0.900", ""], "shown, and in no mean"
 
