@@ -35,7 +35,8 @@ def test_minilm_on_the_sts_benchmark(tmp_path):
 
 
 # The results repository of MTEB (github.com/embeddings-benchmark/results), multilingual-e5-small of revision fd1525a:
-# STSBenchmarkMultilingualSTS (mteb 1.18.0), cosine Spearman of the test split; Tatoeba (mteb 1.36.32), accuracy.
+# STSBenchmarkMultilingualSTS (mteb 1.18.0), cosine Spearman of the test split; Tatoeba (mteb 1.36.32), accuracy. Both
+# versions know the prompts "query: " and "passage: " for this model and give these tasks none.
 STSB = {"de": 0.789364, "en": 0.835892, "es": 0.807442, "fr": 0.793205, "ru": 0.777764}
 TATOEBA = {
     "af": 0.905, "ar": 0.807, "bg": 0.878, "bn": 0.865, "de": 0.98, "el": 0.897, "es": 0.954, "et": 0.668, "eu": 0.658,
@@ -47,7 +48,7 @@ TATOEBA = {
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled data beside the project is not there")
 def test_e5_on_the_sts_benchmark_and_tatoeba(tmp_path):
-    """multilingual-e5-small behind "query: ", its weights rounded to 4 bits, which costs what the bounds allow."""
+    """multilingual-e5-small without a prefix, its weights rounded to 4 bits, which costs what the bounds allow."""
     from unibert.config import load_recipe
     from unibert.errors import UnibertError
     from unibert.models import e5
@@ -61,9 +62,8 @@ def test_e5_on_the_sts_benchmark_and_tatoeba(tmp_path):
         for path in SHARED.glob(f"{name}/*"):
             if "stsb" not in path.name or path.name.endswith("-test.csv"):
                 shutil.copy(path, tmp_path / "data" / name)
-    how = Settings(prefix="query: ")
     rows = judge(
-        [str(tmp_path / "e5")], ["sts", "retrieval"], tmp_path / "data", tmp_path / "r.jsonl", settings=how
+        [str(tmp_path / "e5")], ["sts", "retrieval"], tmp_path / "data", tmp_path / "r.jsonl", settings=Settings()
     ).rows
     stsb = {row.language: row.values["spearman"] - STSB[row.language] for row in rows if row.task == "sts"}
     tatoeba = {
@@ -71,8 +71,5 @@ def test_e5_on_the_sts_benchmark_and_tatoeba(tmp_path):
     }
     assert set(stsb) == set(STSB) and set(tatoeba) == set(TATOEBA)
     assert max(map(abs, stsb.values())) < 0.01, stsb
-    assert abs(sum(tatoeba.values())) / len(tatoeba) < 0.02, tatoeba
-    basque = tatoeba.pop("eu")  # beyond 5 points, and not explained yet (docs/evaluation.md)
-    assert abs(basque + 0.074) < 0.01 and max(map(abs, tatoeba.values())) < 0.05, (basque, tatoeba)
-    strong = [tatoeba[code] for code in TATOEBA if TATOEBA[code] > 0.9]
-    assert len(strong) == 10 and max(map(abs, strong)) < 0.02, strong
+    assert max(map(abs, tatoeba.values())) < 0.015, tatoeba
+    assert abs(sum(tatoeba.values())) / len(tatoeba) < 0.005, tatoeba
