@@ -40,6 +40,13 @@ def environment(**extra: str) -> dict[str, str]:
     return env | extra
 
 
+def trains_in(precision: str) -> bool:
+    """Whether DeepSpeed trains in it on this CPU: torch's oneDNN wants AVX512-FP16 or AMX-FP16 for fp16."""
+    import torch
+
+    return not precision.startswith("fp16") or torch.ops.mkldnn._is_mkldnn_fp16_supported()
+
+
 def launcher_words(launcher: str, *, world: int) -> list[str]:
     """The words before `train RECIPE` for a launcher."""
     python, module = sys.executable, ["-m", "unibert"]

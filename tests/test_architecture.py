@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def test_functions_are_short():
                 if lines > MOST_LINES_OF_A_FUNCTION:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines")
     assert not long
+
+
+def test_pytest_passes_over_no_folder_of_tests(pytestconfig):
+    passed_over = pytestconfig.getini("norecursedirs")
+    folders = {folder.name for file in ROOT.glob("tests/**/test_*.py") for folder in file.relative_to(ROOT).parents}
+    assert not [(name, glob) for name in folders for glob in passed_over if name and fnmatch(name, glob)]
 
 
 def test_every_import_is_a_requirement():

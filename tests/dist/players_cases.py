@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.runs import ROOT
+from tests.runs import ROOT, trains_in
 from tests.tiny import make_teacher, make_workspace
 from unibert.data.batches import Batch, Stream
 
@@ -111,6 +111,11 @@ SELECTIONS = {
         TUTORIAL[0],
     ],
 }
+
+
+def trains_here(case: Case) -> bool:
+    """Whether this CPU trains in what the case needs."""
+    return trains_in("fp16" if case in OVERFLOWS else case.precision)
 
 
 def prepare(folder: Path) -> None:

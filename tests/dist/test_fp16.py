@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.runs import ROOT, environment
+from tests.runs import ROOT, environment, trains_in
 
 SCRIPT = """
 import sys, torch
@@ -32,6 +32,7 @@ for step in range(9):
 
 
 @pytest.mark.dist
+@pytest.mark.skipif(not trains_in("fp16"), reason="this CPU does not train in fp16")
 @pytest.mark.parametrize("stage", ["0", "1", "3"])
 def test_an_overflow_at_the_least_scale_is_an_error(stage):
     done = subprocess.run(

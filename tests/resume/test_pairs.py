@@ -93,7 +93,7 @@ def test_groups_do_not_depend_on_ranks(recipes):
     launch(recipe, [{"name": "one", "engine": "zero0", "resume": "never", "options": WIDE}], world=1)
     launch(recipe, [{"name": "two", "engine": "zero1", "resume": "never"}], world=2)
     one, two = rows(recipe, "one"), rows(recipe, "two")
-    assert two[0] == pytest.approx(one[0], rel=1e-5)
+    assert two[0] == pytest.approx(one[0], rel=1e-5, abs=1e-7)  # structure is all but 0, what rounding leaves
     for found, row in zip(two, one, strict=True):
         assert found == pytest.approx(row, rel=5e-3, abs=1e-6)
     assert not (Path(checkpoint(recipe, "one")) / "objectives").exists()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unibert.errors import NumericsError
+from unibert.errors import MachineError, NumericsError
 from unibert.runtime import dsconfig
 from unibert.runtime.lamb import Lamb
 from unibert.runtime.optimizers import at_rest
@@ -31,6 +31,19 @@ def gathered(parameter: nn.Parameter) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters([parameter]):
         yield
+
+
+def _refuse_precision(config: dict[str, Any], *, name: str) -> None:
+    from deepspeed.accelerator import get_accelerator
+
+    here: Any = get_accelerator()
+    for precision, supported in {"fp16": here.is_fp16_supported, "bf16": here.is_bf16_supported}.items():
+        if config.get(precision, {}).get("enabled") and not supported():
+            other = {"fp16": "bf16", "bf16": "fp16"}[precision]
+            raise MachineError(
+                f"engines.{name}: its DeepSpeed file enables {precision}, which this machine's {here.device_name()} "
+                f"does not train in; enable {other} there instead, or neither of them for fp32"
+            )
 
 
 class Player:
@@ -57,6 +70,9 @@ class Player:
     Attributes:
         grad_norm: of the last move, before clipping; None when an overflow of fp16 skipped it.
         skipped: moves that fp16's dynamic loss scale has skipped so far.
+
+    Raises:
+        MachineError: the device does not train in the file's precision (a CPU in fp16 needs AVX512-FP16 or AMX-FP16).
     """
 
     def __init__(
@@ -79,19 +95,17 @@ class Player:
         self.moving = [parameter for parameter in module.parameters() if parameter.requires_grad]
         # DeepSpeed types its engine as one of many; what is used of it here is common to them.
         self.engine: Any
+        whole = dsconfig.complete(
+            config,
+            micro_batch=micro_batch,
+            accumulation=accumulation,
+            world=world,
+            clip_norm=clip_norm,
+            bf16_is_faster=bf16_is_faster,
+        )
+        _refuse_precision(whole, name=name)
         with at_rest(optimizer):
-            self.engine, *_ = deepspeed.initialize(
-                model=module,
-                optimizer=optimizer,
-                config=dsconfig.complete(
-                    config,
-                    micro_batch=micro_batch,
-                    accumulation=accumulation,
-                    world=world,
-                    clip_norm=clip_norm,
-                    bf16_is_faster=bf16_is_faster,
-                ),
-            )
+            self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=whole)
         self.lamb = inner if isinstance(inner := inner_optimizer(self.engine), Lamb) else None
         if self.lamb is not None:
             self.lamb.attach(shards_of(self.engine))
