@@ -154,7 +154,9 @@ class _Loop:
     def supervised(self, batch: Batch, *, targets: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Masked LM and both distillations, divided by the step's counts; and the documents' mean features [D, H]."""
         with torch.no_grad():
-            hidden_t, logits_t = self.teacher(batch.input_ids, batch.position_ids, batch.document, batch.target_positions)[:2]
+            hidden_t, logits_t = self.teacher(
+                batch.input_ids, batch.position_ids, batch.document, batch.target_positions
+            )[:2]
         answers = self.rounded(batch.input_ids, batch.position_ids, batch.document, batch.target_positions)[:2]
         hidden, logits = (answer.double() for answer in answers)
         kl = F.kl_div(F.log_softmax(logits / 2, -1), F.softmax(logits_t / 2, -1), reduction="sum") * 4
