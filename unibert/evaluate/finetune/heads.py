@@ -3,7 +3,8 @@
 All heads read the hidden states at a window's places and are linear, but for two: classes and numbers pass a dense
 layer with tanh first, as BERT's; and a conversation's reader lays the states of all rows of a window side by side (the
 context read with the question, with each past question, with each past answer), which a recurrent layer reads before
-start and end (Ohsugi et al. 2019; two ways and its width H are ours).
+start and end (Ohsugi et al. 2019; two ways and its width H are ours). Both of its ways begin and end at a window's own
+places: padding is not read, so that an answer does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoModel
 
 from unibert.errors import DataError
@@ -117,10 +119,16 @@ class TaskModel(nn.Module):
         if self.reader is not None:
             rows, places, width = states.shape
             states = states.view(rows // self.turns, self.turns, places, width).transpose(1, 2).flatten(2)
-            states, _ = self.reader(self.dropout(states) * batch.place_real[..., None])
+            states = self._read(self.dropout(states), batch.place_real.sum(1))
         if self.dense is not None:
             states = torch.tanh(self.dense(self.dropout(states)))
         return self.out(self.dropout(states))
+
+    def _read(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """The recurrent layer's states of each window's own places, one at least; zeros behind them."""
+        assert self.reader is not None
+        packed = pack_padded_sequence(states, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.reader(packed)[0], batch_first=True, total_length=states.shape[1])[0]
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy of labels, of start and end, or mean squared distance of numbers."""

@@ -1,13 +1,14 @@
 """Answers to questions: exact match and F1 of words, as the scripts of SQuAD, XQuAD and MLQA count them.
 
-Both texts are normalised first, and of several gold answers the best counts. Two ways of normalising:
+Both texts are normalised first, and of several gold answers the best counts; QuAC and CoQA leave each of them out in
+turn (`left_out`). Two ways of normalising:
 - squad: lower case, no ASCII punctuation, no a, an or the, single spaces, in any language: SQuAD's script, which is
   the published way for XQuAD too;
 - mlqa: no punctuation of any script, the articles of the language, and single characters as words in Chinese.
 
 What MLQA's script does not know is ours: other languages have no articles; Japanese and traditional Chinese are cut as
-Chinese is. SQuAD 2.0 and QuAC have questions without an answer, whose gold answer is the empty text: it is matched by
-an empty prediction alone. Two answers of which nothing is left ("the" and "an") match, but have an F1 of 0 in SQuAD 1.1
+Chinese is. SQuAD 2.0 has questions without an answer, whose gold answer is the empty text: it is matched by an empty
+prediction alone. Two answers of which nothing is left ("the" and "an") match, but have an F1 of 0 in SQuAD 1.1
 and MLQA, and 1 in SQuAD 2.0: `no_answer` says which.
 """
 
@@ -79,6 +80,26 @@ def answer_f1(
             precision, recall = common / ours.total(), common / theirs.total()
             best = max(best, 2 * precision * recall / (precision + recall))
     return best
+
+
+def left_out(scores: Sequence[float]) -> float:
+    """The mean over gold answers of the best score on the n - 1 others, as the scripts of QuAC and CoQA count.
+
+    So a model is compared with as many gold answers as a person is, whose own one is left out. The best of all is left
+    out once, and then the second best counts: ((n - 1) best + second) / n; the score itself for a single gold answer.
+
+    Args:
+        scores: of one prediction, on each gold answer.
+    """
+    best, *others = sorted(scores, reverse=True)
+    return ((len(scores) - 1) * best + others[0]) / len(scores) if others else best
+
+
+def agreement(gold: Sequence[str]) -> float:
+    """The mean over gold answers of the best F1 on the others: QuAC's human F1; 1 for a single gold answer."""
+    if len(gold) == 1:
+        return 1.0
+    return sum(answer_f1(text, [*gold[:i], *gold[i + 1 :]]) for i, text in enumerate(gold)) / len(gold)
 
 
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -1,33 +1,57 @@
-"""Questions of a conversation about a text: QuAC and CoQA, in their JSON."""
+"""Questions of a conversation about a text: QuAC and CoQA, in their JSON, scored as their own scripts do.
+
+With several gold answers, F1 and exact match are means over them, each left out in turn (scorers/answers.py). Facts of
+the scripts, QuAC's scorer.py (min_f1 0.4) and CoQA's evaluate-v1.0.py:
+- QuAC: no answer is the gold answer, alone, where at least as many people gave none as gave one, and is else no gold
+  answer. It is worth 1 to say so and 0 to say anything else. Questions with several answers left, on which people agree
+  with an F1 below 0.4, are not scored: no example is made of them, in any split, and the turns after them read them.
+- CoQA: "unknown" is a gold answer as any other, and F1 is SQuAD 2.0's.
+
+The share of questions and of conversations on which a model is as good as people (HEQ), and scores by domain, are not
+counted; exact match on QuAC is ours. The past is the gold one, never the model's own answers: QuAC's `orig_answer`, and
+CoQA's `answers`. Predictions are spans, so that CoQA's "yes" and "no" are found only where the text says them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from unibert.errors import DataError
+from unibert.evaluate.scorers.answers import agreement, answer_f1, exact_match, left_out
 from unibert.evaluate.tasks.base import Measured, Task, line_of, require_language
 from unibert.evaluate.tasks.names import FileName
-from unibert.evaluate.tasks.qa import Question, answer_rows, articles, field_of, spans_of
+from unibert.evaluate.tasks.qa import Question, articles, field_of, spans_of
 
 CANNOT_ANSWER = "CANNOTANSWER"
 """What QuAC puts at the end of every text, and gives as the answer of questions that have none."""
+NO_ANSWER = {"quac": CANNOT_ANSWER, "coqa": "unknown"}
+"""How each set writes that there is no answer."""
+LEAST_AGREEMENT = 0.4
+"""QuAC's: the human F1 below which a question is not scored."""
+
+
+@dataclass(frozen=True)
+class Turn(Question):
+    """A question of a conversation. Its gold answers are all there, in the set's own words for no answer too."""
+
+    script: Literal["quac", "coqa"] = "quac"
+    """Whose way of scoring it is."""
 
 
 class ConversationalQa(Task):
-    """F1 and exact match of each question, the conversation before it being the gold one.
-
-    Of several gold answers the best counts. QuAC's script also leaves out questions on which people agree little, and
-    scores people against each other; that is not done here.
-    """
+    """F1 and exact match of each question, the conversation before it being the gold one."""
 
     name = "conversational_qa"
     sets = ("conversational_qa", "quac", "coqa")
     head = "conversation"
     metric = "f1"
 
-    def read_file(self, name: FileName) -> Iterator[tuple[str, Question]]:
+    def read_file(self, name: FileName) -> Iterator[tuple[str, Turn]]:
         code = require_language(name)
         for number, part in enumerate(articles(name.path)):
             group = f"{name.split}:{number}"
@@ -38,22 +62,39 @@ class ConversationalQa(Task):
                     yield from ((code, question) for question in _quac(paragraph, group, name.path))
 
     def measure(
-        self, examples: Sequence[Question], predictions: Sequence[str], *, of: str, language: str
+        self, examples: Sequence[Turn], predictions: Sequence[str], *, of: str, language: str
     ) -> dict[str, Measured]:
-        return answer_rows(examples, predictions, style="squad", language=language)
+        scores = [turn_scores(said, turn) for said, turn in zip(predictions, examples, strict=True)]
+        f1s, matches = np.array(scores).reshape(-1, 2, 1).swapaxes(0, 1)
+        return {"f1": Measured("mean", f1s), "exact_match": Measured("mean", matches)}
 
 
-def _quac(paragraph: Mapping[str, Any], group: str, path: Path) -> Iterator[Question]:
+def turn_scores(predicted: str, turn: Turn) -> tuple[float, float]:
+    """F1 and exact match of an answer, empty for none."""
+    said = predicted or NO_ANSWER[turn.script]
+    if turn.gold == (CANNOT_ANSWER,) and turn.script == "quac":
+        return float(said == CANNOT_ANSWER), float(said == CANNOT_ANSWER)
+    f1s = [answer_f1(said, [text], no_answer=turn.script == "coqa") for text in turn.gold]
+    return left_out(f1s), left_out([exact_match(said, [text]) for text in turn.gold])
+
+
+def _quac(paragraph: Mapping[str, Any], group: str, path: Path) -> Iterator[Turn]:
     context = field_of(paragraph, "context", path)
     history: list[tuple[str, str]] = []
     for asked in field_of(paragraph, "qas", path):
         question = str(field_of(asked, "question", path)).strip()
-        spans = tuple(span for span in spans_of(asked, context, path) if span[0] != CANNOT_ANSWER)
-        yield Question(str(asked.get("id")), group, context, question, spans, tuple(history))
-        history.append((question, spans[0][0] if spans else CANNOT_ANSWER))
+        given = spans_of(asked, context, path)
+        spans = tuple(span for span in given if span[0] != CANNOT_ANSWER)
+        if 2 * len(spans) <= len(given):
+            spans = ()
+        gold = tuple(text for text, _ in spans) or (CANNOT_ANSWER,)
+        if agreement(gold) >= LEAST_AGREEMENT:
+            yield Turn(str(asked.get("id")), group, context, question, spans, tuple(history), gold, script="quac")
+        original = asked.get("orig_answer")
+        history.append((question, gold[0] if original is None else str(field_of(original, "text", path))))
 
 
-def _coqa(part: Mapping[str, Any], group: str, path: Path) -> Iterator[Question]:
+def _coqa(part: Mapping[str, Any], group: str, path: Path) -> Iterator[Turn]:
     story, where = field_of(part, "story", path), str(part.get("id"))
     questions, answers = field_of(part, "questions", path), field_of(part, "answers", path)
     others = list(part.get("additional_answers", {}).values())
@@ -65,6 +106,6 @@ def _coqa(part: Mapping[str, Any], group: str, path: Path) -> Iterator[Question]
         start, end = int(field_of(answer, "span_start", path)), int(field_of(answer, "span_end", path))
         text = story[start:end].strip() if 0 <= start < end <= len(story) else ""
         span = ((text, story.index(text, start)),) if text else ()
-        gold = (said, *(str(field_of(other[turn], "input_text", path)) for other in others)) if span else ()
-        yield Question(f"{where}:{turn}", group, story, question, span, tuple(history), gold)
+        gold = (said, *(str(field_of(other[turn], "input_text", path)) for other in others))
+        yield Turn(f"{where}:{turn}", group, story, question, span, tuple(history), gold, script="coqa")
         history.append((question, said))

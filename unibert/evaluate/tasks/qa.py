@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Question(Example):
     """Questions and answers before it in a conversation, the latest last."""
     gold: tuple[str, ...] = ()
     """Texts that count as right, where they are others than the spans: CoQA's."""
+    style: Style = field(default="squad", repr=False)
+    """How its answers are compared, which is its set's. Not a part of what an example's fingerprint is made of."""
 
 
 class Qa(Task):
@@ -37,7 +39,8 @@ class Qa(Task):
     metric = "f1"
 
     def read_file(self, name: FileName) -> Iterator[tuple[str, Question]]:
-        code = require_language(name)
+        code, count = require_language(name), 0
+        style: Style = "mlqa" if name.set == "mlqa" else "squad"
         for article_number, article in enumerate(articles(name.path)):
             group = f"{name.split}:{article_number}"
             for paragraph in field_of(article, "paragraphs", name.path):
@@ -45,29 +48,24 @@ class Qa(Task):
                 for asked in field_of(paragraph, "qas", name.path):
                     answers = () if asked.get("is_impossible") else spans_of(asked, context, name.path)
                     question = str(field_of(asked, "question", name.path)).strip()
-                    yield code, Question(str(asked.get("id")), group, context, question, answers)
+                    count += 1
+                    number = str(asked.get("id") or f"{name.split}:{count}")
+                    yield code, Question(number, group, context, question, answers, style=style)
 
     def measure(
         self, examples: Sequence[Question], predictions: Sequence[str], *, of: str, language: str
     ) -> dict[str, Measured]:
-        style: Style = "mlqa" if of == "mlqa" else "squad"
-        return answer_rows(examples, predictions, style=style, language=language.partition("+")[0])
-
-
-def answer_rows(
-    examples: Sequence[Question], predictions: Sequence[str], *, style: Style, language: str
-) -> dict[str, Measured]:
-    """F1 and exact match of each example; where a set has unanswerable questions SQuAD 2.0's rule holds."""
-    no_answer = any(not example.answers for example in examples)
-    f1s, matches = [], []
-    for predicted, example in zip(predictions, examples, strict=True):
-        gold = example.gold or tuple(text for text, _ in example.answers) or ("",)
-        f1s.append(answer_f1(predicted, gold, language=language, style=style, no_answer=no_answer))
-        matches.append(exact_match(predicted, gold, language=language, style=style))
-    return {
-        metric: Measured("mean", np.array(values)[:, None])
-        for metric, values in (("f1", f1s), ("exact_match", matches))
-    }
+        language = language.partition("+")[0]
+        no_answer = any(not example.answers for example in examples)  # SQuAD 2.0's rule holds then
+        f1s, matches = [], []
+        for predicted, example in zip(predictions, examples, strict=True):
+            gold, style = tuple(text for text, _ in example.answers) or ("",), example.style
+            f1s.append(answer_f1(predicted, gold, language=language, style=style, no_answer=no_answer))
+            matches.append(exact_match(predicted, gold, language=language, style=style))
+        return {
+            metric: Measured("mean", np.array(values)[:, None])
+            for metric, values in (("f1", f1s), ("exact_match", matches))
+        }
 
 
 def articles(path: Path) -> list[Any]:
