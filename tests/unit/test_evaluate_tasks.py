@@ -14,6 +14,7 @@ from unibert.evaluate.finetune.plan import make_plan, switched
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.statistics.scores import score
 from unibert.evaluate.tasks import TASKS
+from unibert.evaluate.tasks.base import ids_fingerprint
 from unibert.evaluate.tasks.names import file_name
 from unibert.evaluate.tasks.nli import Pair
 
@@ -93,7 +94,9 @@ WRONG = [
     ("nli", "nli/test.en.tsv", NLI + "a\tb\n", r"test.en.tsv:2: 2 columns, and 3"),
     ("nli", "nli/test.en.tsv", "premise\tlabel\na\tneutral\n", r"test.en.tsv:2: no column hypothesis or .*name it"),
     ("nli", "nli/test.en.tsv", NLI + "a\t \tneutral\n", r"test.en.tsv:2: a text of the pair is empty"),
-    ("nli", "nli/test.en.jsonl", "{}\n[1]\n", r"test.en.jsonl:1: no column label"),
+    ("nli", "nli/test.en.jsonl", "{}\n", r"test.en.jsonl:1: no column gold_label or label"),
+    ("nli", "nli/test.en.jsonl", "{}\n[1]\n", r"test.en.jsonl:2: not a JSON object"),
+    ("nli", "nli/test.en.tsv", "label\tsentence1_parse\tsentence2_parse\nneutral\ta\tb\n", r"tsv:2: no column premise"),
     ("sts", "stsb/stsb-en-test.csv", "a,b,1\na,b,high\n", r"test.csv:2: score 'high' is no number"),
     ("sts", "stsb/stsb-en-test.csv", "a,b,c,1\na,b,1\n", r"test.csv:1: 4 columns, and 3"),
     ("qa", "xquad/xquad.en.json", '{"data": [\n}', r"xquad.en.json:2: not JSON"),
@@ -154,16 +157,6 @@ def test_plans_refuse_what_cannot_be_learnt(tmp_path):
         make_plan(TASKS["ner"], tmp_path, settings=Settings())
 
 
-def test_split_source_measures_nothing_that_was_trained_on(tmp_path):
-    for code in ("en", "de"):
-        write(tmp_path, f"xquad/xquad.{code}.json", json.dumps(squad(code, random.Random(code), 80)))
-    plan = make_plan(TASKS["qa"], tmp_path, settings=Settings(split_source=True))
-    used = {example.group for example in (*plan.train, *plan.dev["en"])}
-    assert plan.source == "en (split)" and len(plan.train) > len(plan.dev["en"]) > 0
-    for _, _, _, examples in plan.tests:
-        assert examples and not used & {example.group for example in examples}
-
-
 def test_several_forms_of_one_task(tmp_path):
     wide = "label\tsentence1_en\tsentence2_en\tsentence1_ur\tsentence2_ur\nneutral\ta\tb\tc\td\n"
     write(tmp_path, "nli/test.en-ur.tsv", wide)
@@ -187,6 +180,90 @@ def test_several_forms_of_one_task(tmp_path):
     assert TASKS["ner"].read(tmp_path).of("test")["en"][0].words == ("Ann", "x:y")
 
 
+XNLI_TSV = (
+    "language gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 "
+    "sentence2 promptID pairID genre label1 label2 label3 label4 label5 sentence1_tokenized sentence2_tokenized match"
+).split()
+XNLI_JSON = (
+    "annotator_labels genre gold_label label language match pairID promptID sentence1 sentence1_tokenized sentence2 "
+    "sentence2_tokenized"
+).split()
+
+
+def xnli_row(language, number):
+    said = {"language": language, "pairID": str(number), "promptID": str(number // 3 + 1), "match": "True"}
+    said |= {"gold_label": ("neutral", "contradiction", "entailment")[number % 3], "genre": "facetoface"}
+    said |= {"annotator_labels": ["neutral"] * 5, "label": "unused", "sentence1": f"{language} {number // 3}"}
+    said |= {"sentence2": f"{language} says {number}", "sentence1_tokenized": "t", "sentence2_tokenized": "u"}
+    return said | {f"label{i}": "neutral" for i in range(1, 6)}
+
+
+def test_xnlis_own_files(tmp_path):
+    rows = [xnli_row(language, number) for language in ("ar", "bg", "en") for number in range(1, 7)]
+    write(tmp_path, "xnli/xnli.dev.jsonl", "".join(json.dumps({c: r[c] for c in XNLI_JSON}) + "\n" for r in rows))
+    table = [XNLI_TSV, *([row.get(column, "") for column in XNLI_TSV] for row in rows)]
+    write(tmp_path, "xnli/xnli.test.tsv", "".join("\t".join(row) + "\n" for row in table))
+    write(tmp_path, "xnli/multinli/multinli.train.bg.tsv", "premise\thypo\tlabel\na\tb\tcontradictory\n")
+    found = TASKS["nli"].read(tmp_path)
+    for split in ("dev", "test"):
+        by_language = found.of(split)
+        assert set(by_language) == {"ar", "bg", "en"}
+        for code, examples in by_language.items():
+            expected = [(f"{split}:{n}", f"{code} {n // 3}", f"{code} says {n}") for n in range(1, 7)]
+            assert [(example.id, example.first, example.second) for example in examples] == expected
+            assert examples[2].label == "neutral" and examples[2].group == examples[4].group == f"{split}:3"
+    assert [example.label for example in found.of("train")["bg"]] == ["contradiction"]
+    (tmp_path / "xnli/xnli.test.tsv").rename(tmp_path / "xnli/xnli.dev.tsv")
+    with pytest.raises(DataError, match=r"xnli/ has 6 dev examples in ar twice: keep one of the files"):
+        TASKS["nli"].read(tmp_path)
+
+
+def test_ids_are_the_same_in_parallel_files_of_every_form(tmp_path):
+    rows = [(f"p{i // 2}", f"h{i}", "-" if i == 3 else "neutral") for i in range(8)]
+    text = "".join("\t".join(row) + "\n" for row in rows)
+    keys = ("sentence1", "sentence2", "label")
+    write(tmp_path, "nli/test.de.tsv", NLI + text)
+    write(tmp_path, "nli/test.fr.jsonl", "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
+    both = [f"{code}\t" + "\t".join(row) for code in ("ru", "tr") for row in rows]
+    write(tmp_path, "nli/test.tsv", "\n".join(["language\tpremise\thypothesis\tlabel", *both]) + "\n")
+    numbered = [f"{number % 5}\t" + "\t".join(row) for number, row in enumerate(rows)]  # of no use: they repeat
+    write(tmp_path, "nli/test.es.tsv", "\n".join(["id\t" + NLI.strip(), *numbered]) + "\n")
+    found = TASKS["nli"].read(tmp_path).of("test")
+    assert set(found) == {"de", "fr", "ru", "tr", "es"}
+    for examples in found.values():  # the fourth, on which people do not agree, is left out and counts
+        assert [example.id for example in examples] == [f"test:{i}" for i in (1, 2, 3, 5, 6, 7, 8)]
+        assert [example.group for example in examples] == [f"test:{i}" for i in (1, 1, 3, 5, 5, 7, 7)]
+    assert len({ids_fingerprint(examples) for examples in found.values()}) == 1
+    write(tmp_path, "stsb/stsb-de-test.csv", "a,b,1\nc,d,2\n")
+    write(tmp_path, "stsb/stsb-fr-test.csv", "sentence1,sentence2,score\na,b,1\nc,d,2\n")
+    write(tmp_path, "stsb/test.tsv", "lang\tsentence1\tsentence2\tscore\nes\ta\tb\t1\nru\ta\tb\t1\nru\tc\td\t2\n")
+    found = TASKS["sts"].read(tmp_path).of("test")
+    assert [example.id for example in found.pop("es")] == ["test:1"]
+    assert [[example.id for example in examples] for examples in found.values()] == [["test:1", "test:2"]] * 3
+
+
+def test_ids_of_a_column_and_lines_in_errors(tmp_path):
+    header = "id\tlanguage\tpremise\thypothesis\tlabel\n"
+    rows = [f"{number}\t{code}\te\tf\tneutral\n" for code in ("aym", "quy") for number in (12451, 12453)]
+    path = write(tmp_path, "americasnli/dev.tsv", header + "".join(rows))
+    found = TASKS["nli"].read(tmp_path).of("dev")
+    assert [[example.id for example in examples] for examples in found.values()] == [["dev:12451", "dev:12453"]] * 2
+    path.write_text(path.read_text() + "12455\tquy\te\tf\tmaybe\n")
+    with pytest.raises(DataError, match=r"dev.tsv:6: label 'maybe'"):
+        TASKS["nli"].read(tmp_path)
+
+
+def test_mlqa_is_compared_in_its_own_way_wherever_it_stands(tmp_path):
+    document = squad("de", random.Random(0), 2)
+    for split, folder in (("dev", "mlqa"), ("test", "xquad")):
+        write(tmp_path, f"{folder}/{split}.de.json", json.dumps(document))
+    found, task = TASKS["qa"].read(tmp_path), TASKS["qa"]
+    for split, right in (("dev", 1.0), ("test", 0.0)):
+        examples = found.of(split)["de"]
+        said = [f"Der {example.answers[0][0]}" for example in examples]  # MLQA leaves out German articles
+        assert task.measure(examples, said, of="dev", language="de")["exact_match"].rows.tolist() == [[right]] * 2
+
+
 def test_coqa(tmp_path):
     story = "Ann has a cat. It is red."
     said = [("a cat", 8, 13), ("red", 21, 24), ("unknown", -1, -1)]
@@ -202,11 +279,17 @@ def test_code_switching_mixes_sides():
     def pair(code, number):
         return Pair(str(number), str(number), f"{code}-first", f"{code}-second", "neutral")
 
-    mixed = switched({code: [pair(code, i) for i in range(200)] for code in ("en", "de", "ru")}, pivot="en")
+    by_language = {code: [pair(code, i) for i in range(200)] for code in ("en", "de", "ru")}
+    mixed = switched({"nli": by_language}, pivot="en")
     seen = {(example.first[:2], example.second[:2]) for example in mixed}
     assert seen == {("en", "de"), ("de", "en"), ("en", "ru"), ("ru", "en")} and len(mixed) == 200
     with pytest.raises(DataError, match="other languages"):
-        switched({"en": [pair("en", 0)]}, pivot="en")
+        switched({"nli": {"en": [pair("en", 0)]}}, pivot="en")
+    others = {code: [replace(pair(code, i), first="x", second="x") for i in range(200)] for code in ("en", "de")}
+    both = switched({"nli": by_language, "xnli": others}, pivot="en")
+    assert both[:200] == mixed and {(example.first, example.second) for example in both[200:]} == {("x", "x")}
+    with pytest.raises(DataError, match=r"nli/ has two training examples '0' in en, .*folders of their own"):
+        switched({"nli": {"en": [pair("en", 0), pair("en", 0)], "de": [pair("de", 0)]}}, pivot="en")
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -217,3 +300,10 @@ def test_real_files_are_read():
     for name in ("ner", "nli", "qa", "sts", "retrieval"):
         for _, _, _, examples in TASKS[name].read(SHARED).tests(chosen_on={"en"}):
             assert len(examples) > 100 and not re.search(r"^\s*$", examples[0].id)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled data beside the project is not there")
+def test_real_translations_have_the_same_ids():
+    by_language = TASKS["nli"].read(SHARED).of("dev")
+    assert len({ids_fingerprint(by_language[code]) for code in ("aym", "gn", "quy", "tar")}) == 1
+    assert {example.id for example in by_language["oto"]} < {example.id for example in by_language["quy"]}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unibert.data.code_switch import sides
-from unibert.data.lines import stable_hash
 from unibert.errors import DataError
 from unibert.evaluate.finetune.settings import Settings
-from unibert.evaluate.tasks.base import Task, fingerprint, split_source
+from unibert.evaluate.tasks.base import Labelled, Task, fingerprint
+from unibert.evaluate.tasks.cut import hold_out, split_source
 from unibert.evaluate.tasks.nli import Pair
 from unibert.evaluate.tasks.qa import Question
 
@@ -56,24 +56,28 @@ def make_plan(task: Task, folder: Path, *, settings: Settings, tuned: bool = Tru
     Raises:
         DataError: no training or test examples, a class that training lacks, a set with one class alone.
     """
-    found = task.read(folder)
-    if tuned and settings.split_source and settings.source not in found.of("train"):
-        found = split_source(found, source=settings.source)
-    joint = tuned and settings.dev == "joint"
-    chosen_on = set(found.of("dev")) if joint else {settings.source}
+    found, source = task.read(folder), settings.source
+    is_split = tuned and settings.split_source and source not in found.of("train")
+    if is_split:
+        found = split_source(found, source=source, parallel=task.parallel)
+    chosen_on = _chosen_on(found, settings=settings) if tuned else set()
     tests = [(a, b, c, spread(examples, settings.limit)) for a, b, c, examples in found.tests(chosen_on=chosen_on)]
     if not tests:
         raise DataError(f"{task.name}: no test files; a file's name says its split (train, dev, test)")
     if not tuned:
         return Plan(task, (), {}, tests, (), "")
-    by_language = found.of("train")
-    train = _training(task, by_language, folder, settings=settings)
-    train, dev = _dev(task, train, found.of("dev"), settings=settings)
+    _require_source(task, found, folder, source=source)
+    if source not in found.of("dev"):
+        found = hold_out(found, source=source, parallel=task.parallel)
+    train = _training(found, settings=settings)
+    dev = _dev(task, found.of("dev"), settings=settings)
     labels = task.labels(train)
+    _check_sizes(task, train, dev, settings=settings)
     _check_labels(task, labels, train, tests)
-    said = settings.source if settings.mode in ("zero-shot", "distil") else "+".join(sorted(by_language))
-    said += " (split)" if settings.split_source else ""
-    said += ", joint dev" if joint else ""
+    by_language = found.of("train")
+    said = source if settings.mode in ("zero-shot", "distil") else "+".join(sorted(by_language))
+    said += " (split)" if is_split else ""
+    said += ", joint dev" if chosen_on and settings.dev == "joint" else ""
     if settings.mode != "distil":
         return Plan(task, train, dev, tests, labels, said)
     unlabelled = _unlabelled(task, found.of("unlabelled") or by_language, settings=settings)
@@ -88,42 +92,66 @@ def spread(examples: Sequence[Any], limit: int | None) -> list[Any]:
     return [examples[i * len(examples) // count] for i in range(count)]
 
 
-def _training(task: Task, by_language: Mapping[str, Sequence[Any]], folder: Path, *, settings: Settings) -> list[Any]:
-    if not by_language.get(settings.source):
+def _chosen_on(found: Labelled, *, settings: Settings) -> set[str]:
+    """Languages whose dev examples choose the learning rate: none where there is one rate alone."""
+    if len(settings.learning_rates) == 1:
+        return set()
+    return set(found.of("dev")) if settings.dev == "joint" else {settings.source}
+
+
+def _require_source(task: Task, found: Labelled, folder: Path, *, source: str) -> None:
+    by_language = found.of("train")
+    if not by_language.get(source):
         have = ", ".join(sorted(by_language)) or "no language"
         raise DataError(
-            f"{task.name}: no training examples in {settings.source!r} below {folder} (there are in {have}): put a "
-            f"file named ...train...{settings.source}... there, name another language with --source, or let "
+            f"{task.name}: no training examples in {source!r} below {folder} (there are in {have}): put a "
+            f"file named ...train...{source}... there, name another language with --source, or let "
             "--split-source cut what is labelled into train, dev and test"
         )
-    limit = settings.train_limit or settings.limit
+
+
+def _training(found: Labelled, *, settings: Settings) -> list[Any]:
+    by_language, limit = found.of("train"), settings.train_limit or settings.limit
     if settings.mode in ("zero-shot", "distil"):
-        return spread(by_language[settings.source], limit)
+        return spread(by_language.get(settings.source, ()), limit)
     if settings.mode == "translate-train":
         return [example for examples in by_language.values() for example in spread(examples, limit)]
-    return spread(switched(by_language, pivot=settings.source), limit)
+    sets = {name: splits["train"] for name, splits in found.sets.items() if "train" in splits}
+    return spread(switched(sets, pivot=settings.source), limit)
 
 
-def switched(by_language: Mapping[str, Sequence[Any]], *, pivot: str) -> list[Any]:
+def switched(sets: Mapping[str, Mapping[str, Sequence[Any]]], *, pivot: str) -> list[Any]:
     """Examples that are there in several languages, each with its parts in two of them (PPA; data.code_switch.sides).
 
     Premise and hypothesis, or question and context with its answers: which is in which language is a pure function of
     the id. An example that is in the pivot alone stays as it is.
 
+    Args:
+        sets: set -> language -> examples; the same id in two sets is not the same example.
+        pivot: the language that one part is always in.
+
     Raises:
-        DataError: examples have no two parts, or there is no second language.
+        DataError: examples have no two parts, there is no second language, or a language has two examples of an id.
     """
-    if len(by_language) < 2:
+    if len({language for by_language in sets.values() for language in by_language}) < 2:
         raise DataError(f"code-switch needs training files in {pivot} and in other languages, with the same ids")
-    versions: dict[str, dict[str, Any]] = {}
-    for language, examples in by_language.items():
-        for example in examples:
-            versions.setdefault(example.id, {})[language] = example
+    versions: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, by_language in sets.items():
+        for language, examples in by_language.items():
+            for example in examples:
+                those = versions.setdefault((name, example.id), {})
+                if language in those:
+                    raise DataError(
+                        f"code-switch: {name}/ has two training examples {example.id!r} in {language}, and it is not "
+                        "known which of them others translate: put sets that have nothing to do with each other into "
+                        "folders of their own, and every example once"
+                    )
+                those[language] = example
     mixed = []
-    for name, those in versions.items():
+    for (_, number), those in versions.items():
         if pivot not in those:
             continue
-        one, other = (those[code] for code in sides(name, languages=sorted(those), pivot=pivot))
+        one, other = (those[code] for code in sides(number, languages=sorted(those), pivot=pivot))
         if isinstance(one, Pair):
             mixed.append(replace(one, second=other.second))
         elif isinstance(one, Question):
@@ -145,34 +173,28 @@ def _unlabelled(task: Task, by_language: Mapping[str, Sequence[Any]], *, setting
     return {code: spread(examples, limit) for code, examples in sorted(by_language.items())}
 
 
-def _dev(
-    task: Task, train: list[Any], by_language: Mapping[str, Sequence[Any]], *, settings: Settings
-) -> tuple[list[Any], dict[str, list[Any]]]:
-    """(training examples, what rates are chosen on).
-
-    Where the source has no dev file a tenth of the training examples is taken, by a hash of the group.
+def _dev(task: Task, by_language: Mapping[str, Sequence[Any]], *, settings: Settings) -> dict[str, list[Any]]:
+    """language -> what rates are chosen on, the source's first.
 
     Raises:
         DataError: a joint dev set of the source alone.
     """
-    own = list(by_language.get(settings.source, ()))
-    if not own:
-        own = [example for example in train if stable_hash(f"dev:{example.group}") % 10 == 0]
-        train = [example for example in train if stable_hash(f"dev:{example.group}") % 10]
-    dev = {settings.source: spread(own, settings.limit)}
+    codes = [settings.source]
     if settings.dev == "joint":
-        others = {code: rows for code, rows in sorted(by_language.items()) if code != settings.source}
-        if not others:
+        codes += sorted(set(by_language) - {settings.source})
+        if len(codes) == 1:
             raise DataError(f"{task.name}: a joint dev set needs dev files in other languages; leave --dev joint out")
-        dev |= {code: spread(rows, settings.limit) for code, rows in others.items()}
-    return train, dev
+    return {code: spread(by_language.get(code, ()), settings.limit) for code in codes}
+
+
+def _check_sizes(task: Task, train: Sequence[Any], dev: Mapping[str, Sequence[Any]], *, settings: Settings) -> None:
+    if not train or (len(settings.learning_rates) > 1 and not dev[settings.source]):
+        raise DataError(f"{task.name}: too few training examples to cut a dev set from: give a dev file")
 
 
 def _check_labels(
     task: Task, labels: Sequence[str], train: Sequence[Any], tests: Sequence[tuple[str, str, str, Sequence[Any]]]
 ) -> None:
-    if not train:
-        raise DataError(f"{task.name}: too few training examples to cut a dev set from: give a dev file")
     if task.head in ("classes", "value"):
         for what, examples in [("training", train), *((f"{place[0]} {place[2]}", place[3]) for place in tests)]:
             if len({example.label for example in examples}) < 2 and len(examples) > 1:

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from unibert.data.lines import stable_hash
 from unibert.errors import DataError
 from unibert.evaluate.tasks.names import FileName, labelled_files
 
@@ -28,11 +28,12 @@ ENGLISH = "en"
 
 @dataclass(frozen=True)
 class Example:
-    """What all examples have. The ids of translations of one example are the same where the set is parallel."""
+    """What all examples have."""
 
     id: str
+    """The same of its translations, where the task's sets are parallel (Task.parallel)."""
     group: str
-    """What must not be on both sides of a cut: the article, the premise."""
+    """What must not be on both sides of a cut, among the examples of one language: the article, the premise."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Labelled:
     def tests(self, *, chosen_on: Set[str]) -> Iterator[tuple[str, str, str, list[Any]]]:
         """(set, split, language, examples) of what is measured: test, or dev in a language that has no test.
 
-        Not the dev of languages that a learning rate is `chosen_on`.
+        Not the dev of languages that a learning rate is `chosen_on`; with one rate, or none, these are none.
         """
         for name, splits in self.sets.items():
             test, dev = splits.get("test", {}), splits.get("dev", {})
@@ -90,6 +91,8 @@ class Task(ABC):
     """Whether it only says how a model is, so that more is not better: it is shown and not ranked."""
     by_tokenizer: ClassVar[bool] = False
     """Whether the model's tokenizer decides what is asked."""
+    parallel: ClassVar[bool] = True
+    """Whether an example of another language with the same id is its translation."""
 
     def read(self, folder: Path) -> Labelled:
         """Every labelled file of the task below a data folder.
@@ -119,28 +122,6 @@ class Task(ABC):
     def labels(self, examples: Sequence[Any]) -> list[str]:
         """The classes of training examples, in the order of the head's outputs; none for other heads."""
         return []
-
-
-def split_source(found: Labelled, *, source: str) -> Labelled:
-    """For a task without training data: 60 % of the source's examples to train on, 20 % for dev and 20 % for test.
-
-    The cut is by a hash of the group. Translations share it where a set is parallel, and in no language is anything
-    measured of which the source's version was trained on or looked at.
-    """
-    cut = Labelled()
-    for name, splits in found.sets.items():
-        for split, languages in splits.items():
-            used = {example.group for example in languages.get(source, ())}
-            for language, examples in languages.items():
-                for example in examples:
-                    is_used = example.group in used
-                    part = _PARTS[stable_hash(f"{name}:{example.group}") % len(_PARTS)] if is_used else split
-                    if part == "test" or language == source or not is_used:
-                        cut.add(FileName(Path(), name, part, ()), language, example)
-    return cut
-
-
-_PARTS = ("train", "train", "train", "dev", "test")
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -227,6 +208,32 @@ def table(path: Path, *, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
             raise DataError(f"{path}:{number}: {len(row)} columns, and {len(header)} were announced; {fix}")
         else:
             yield number, dict(zip(header, row, strict=True))
+
+
+def identified(rows: Iterable[tuple[int, dict[str, str]]]) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """(line, id, row) of a table's rows.
+
+    The id is what a column of IDS says, where each row of a language has another value in it, and else the row's number
+    among those of its language, from 1: so it does not depend on a header, and is the same in parallel files and for
+    several languages in one file. Rows that the caller leaves out count too.
+    """
+    rows = list(rows)
+    languages = [row.get("language") or row.get("lang") or "" for _, row in rows]
+    seen: Counter[str] = Counter()
+    ids: list[str] = []
+    for language in languages:
+        seen[language] += 1
+        ids.append(str(seen[language]))
+    for column in IDS:
+        own = [row.get(column, "") for _, row in rows]
+        if all(own) and len(set(zip(languages, own, strict=True))) == len(rows):
+            ids = own
+            break
+    return ((line, id, row) for id, (line, row) in zip(ids, rows, strict=True))
+
+
+IDS = ("pairID", "pair_id", "id")
+"""Columns that may say which example a row is: XNLI's, STS22's, AmericasNLI's."""
 
 
 def pick(row: Mapping[str, str], names: Sequence[str], *, path: Path, line: int) -> str:

@@ -31,6 +31,7 @@ class Ner(Task):
     sets = ("ner", "wikiann", "panx", "masakhaner", "conll")
     head = "tokens"
     metric = "f1"
+    parallel = False  # sentences are numbered, and those of another language are other sentences
 
     def read_file(self, name: FileName) -> Iterator[tuple[str, Sentence]]:
         language = require_language(name)

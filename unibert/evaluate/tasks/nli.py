@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from unibert.errors import DataError
-from unibert.evaluate.tasks.base import Example, Measured, Task, pick, require_language, table
+from unibert.evaluate.tasks.base import Example, Labelled, Measured, Task, identified, pick, require_language, table
 from unibert.evaluate.tasks.names import FileName, language
 
 LABELS = ("contradiction", "entailment", "neutral")
 _SAME = {"contradictory": "contradiction", "0": "entailment", "1": "neutral", "2": "contradiction"}
 """XNLI's machine-translated training files say contradictory; the hub's files have numbers."""
 _NO_LABEL = ("-", "-1")
-_PREMISE, _HYPOTHESIS, _LABEL = ("premise", "sentence1"), ("hypothesis", "hypo", "sentence2"), ("label", "gold_label")
+"""Of SNLI's and MultiNLI's examples on which people did not agree: they are left out, as published results do."""
+_PREMISE, _HYPOTHESIS, _LABEL = ("premise", "sentence1"), ("hypothesis", "hypo", "sentence2"), ("gold_label", "label")
 _SIDE = re.compile(r"(?:premise|sentence1)_(\w+)")
+"""A premise beside those of other languages; XNLI's sentence1_tokenized and sentence1_parse have no language's tag."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,27 @@ class Nli(Task):
     head = "classes"
     metric = "accuracy"
 
+    def read(self, folder: Path) -> Labelled:
+        found = super().read(folder)
+        for name, splits in found.sets.items():
+            for split, languages in splits.items():
+                for code, examples in languages.items():
+                    if twice := len(examples) - len(set(examples)):
+                        raise DataError(
+                            f"nli: {folder / name}/ has {twice} {split} examples in {code} twice: keep one of the "
+                            "files that hold the same, such as XNLI's .jsonl and .tsv"
+                        )
+        return found
+
     def read_file(self, name: FileName) -> Iterator[tuple[str, Pair]]:
-        first_of: dict[tuple[str, str], int] = {}
-        for line, row in table(name.path):
+        first_of: dict[tuple[str, str], str] = {}
+        for line, number, row in identified(table(name.path)):
             label = "" if name.split == "unlabelled" else _label(row, name.path, line)
             if label in _NO_LABEL:
                 continue
             for code, premise, hypothesis in _sides(row, name, line):
-                group = first_of.setdefault((code, premise), line)
-                yield code, Pair(f"{name.split}:{line}", f"{name.split}:{group}", premise, hypothesis, label)
+                group = first_of.setdefault((code, premise), number)
+                yield code, Pair(f"{name.split}:{number}", f"{name.split}:{group}", premise, hypothesis, label)
 
     def measure(
         self, examples: Sequence[Pair], predictions: Sequence[str], *, of: str, language: str
@@ -68,18 +82,20 @@ def _label(row: Mapping[str, str], path: Path, line: int) -> str:
 
 def _sides(row: Mapping[str, str], name: FileName, line: int) -> Iterator[tuple[str, str, str]]:
     """(language, premise, hypothesis) of a row, of each language that it has."""
-    wide = [match for column in row if (match := _SIDE.fullmatch(column))]
-    for match in wide:
-        tag = match[1]
-        second = pick(row, [f"{column}_{tag}" for column in _HYPOTHESIS], path=name.path, line=line)
-        yield _checked(language(tag) or tag, row[match[0]], second, path=name.path, line=line)
-    if not wide:
-        code = (language(row["language"]) or row["language"]) if "language" in row else require_language(name)
-        texts = [pick(row, columns, path=name.path, line=line) for columns in (_PREMISE, _HYPOTHESIS)]
-        yield _checked(code, *texts, path=name.path, line=line)
+    for code, ending in _endings(row, name):
+        first, second = (
+            pick(row, [column + ending for column in side], path=name.path, line=line)
+            for side in (_PREMISE, _HYPOTHESIS)
+        )
+        if not first.strip() or not second.strip():
+            raise DataError(f"{name.path}:{line}: a text of the pair is empty; fill it in or remove the line")
+        yield code, first, second
 
 
-def _checked(code: str, first: str, second: str, *, path: Path, line: int) -> tuple[str, str, str]:
-    if not first.strip() or not second.strip():
-        raise DataError(f"{path}:{line}: a text of the pair is empty; fill it in or remove the line")
-    return code, first, second
+def _endings(row: Mapping[str, str], name: FileName) -> list[tuple[str, str]]:
+    """(language, what its columns' names end in): languages are side by side only where no premise is without one."""
+    tags = [match[1] for column in row if (match := _SIDE.fullmatch(column)) and language(match[1])]
+    if tags and not any(column in row for column in _PREMISE):
+        return [(language(tag) or tag, f"_{tag}") for tag in tags]
+    tag = row.get("language")
+    return [((language(tag) or tag) if tag else require_language(name), "")]

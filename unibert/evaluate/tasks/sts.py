@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from unibert.errors import DataError
-from unibert.evaluate.tasks.base import Measured, Task, pick, require_language, table, text_of
+from unibert.evaluate.tasks.base import Measured, Task, identified, pick, require_language, table, text_of
 from unibert.evaluate.tasks.names import FileName, language
 from unibert.evaluate.tasks.nli import Pair
 
@@ -27,13 +27,13 @@ class Sts(Task):
     def read_file(self, name: FileName) -> Iterator[tuple[str, Pair]]:
         if ".gs." in name.path.name:  # STS17's scores, read with their texts
             return
-        for line, row in _rows(name):
+        for line, number, row in identified(_rows(name)):
             code = _language(row, name)
             raw = pick(row, _SCORE, path=name.path, line=line)
             if not _is_number(raw):
                 raise DataError(f"{name.path}:{line}: score {raw!r} is no number; write one, such as 3.75")
             texts = [pick(row, columns, path=name.path, line=line) for columns in (_FIRST, _SECOND)]
-            place = f"{name.split}:{line}"
+            place = f"{name.split}:{number}"
             yield code, Pair(place, place, *texts, label=raw)
 
     def measure(
