@@ -7,18 +7,19 @@ variant adds tables to one recipe and nothing else, trains by the deepspeed laun
 text in the same order with the same masks. It can be stopped at any time (or by --minutes, exit code 75) and started
 again: trainings that are done stay in the ledger, scores in results files, and neither is made twice. At the end, and
 when the minutes are over, `unibert report`'s tables are written to docs/claim.md, from docs/claim.jsonl.gz, which holds
-every score.
+every score; --page writes them again from that file alone, and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from unibert.evaluate.results_file import ResultRow, read_results
 from unibert.evaluate.tasks import TASKS
 
 DOCS = Path(__file__).parent.parent / "docs"
+SCORES = "claim.jsonl.gz"
+BASE = "mlm_only_demo"
 REFERENCE = "mlm"
 VARIANTS = {
     REFERENCE: "",
@@ -67,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of labelled sets")
-    add("--base", default="mlm_only_demo", help="recipe that the variants add to: a name or the path of a TOML file")
+    add("--base", default=BASE, help="recipe that the variants add to: a name or the path of a TOML file")
     add("--variants", default=",".join(VARIANTS), help="with commas between")
     add("--seeds", type=int, default=3, help="of training, from 1")
     add("--steps", type=int, default=200)
@@ -85,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, help="begin nothing after so many; then exit with 75")
     add("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     add("--docs", type=Path, default=DOCS, help="folder of the page")
+    add("--page", action="store_true", help="write the page again from the scores in its folder")
     add("--dry-run", action="store_true", help="say what is there and what would be done")
     return parser
 
@@ -94,7 +98,7 @@ def command(given: argparse.Namespace) -> str:
     words = ["python -m benchmarks.claim --data FOLDER"]
     for action in parser()._actions:
         value = getattr(given, action.dest, None)
-        if action.dest in ("data", "runs", "docs", "minutes", "dry_run") or value in (None, action.default):
+        if action.dest in ("data", "runs", "docs", "minutes", "page", "dry_run") or value in (None, action.default):
             continue
         for one in value if isinstance(action.default, list) and action.nargs is None else [value]:
             many = one if isinstance(one, list) else [one]
@@ -118,6 +122,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if unknown:
         raise SystemExit(f"{', '.join(sorted(unknown))}: no such task or variant")
     began, claim = time.monotonic(), Claim(given)
+    if given.page:
+        claim.write(read_results(given.docs / SCORES))
+        return
     for unit in units(given):
         late = given.minutes is not None and time.monotonic() - began > 60 * given.minutes
         if claim.is_done(unit):
@@ -125,14 +132,14 @@ def main(words: Sequence[str] | None = None) -> None:
         elif given.dry_run:
             print(f"{unit.name}: to do", flush=True)
         elif late:
-            claim.write()
+            claim.write(claim.rows())
             print(f"{given.minutes:g} minutes are over: run the same command again to go on", flush=True)
             sys.exit(Stopped.exit_code)
         else:
             print(f"{unit.name}: begun", flush=True)
             claim.do(unit)
     if not given.dry_run:
-        claim.write()
+        claim.write(claim.rows())
 
 
 class Claim:
@@ -140,7 +147,13 @@ class Claim:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
-        self.tag = f"{given.steps}x{given.batch}" + (f"x{given.languages.count(',') + 1}" if given.languages else "")
+        self.tag = f"{given.steps}x{given.batch}"
+        if given.languages:
+            self.tag += f"x{_short(','.join(sorted(given.languages.split(','))))}"
+        if given.base != BASE:
+            self.tag += f"_{_short(self.base.read_text(encoding='utf-8'))}"
+        files = sorted(file for file in given.data.rglob("*") if file.is_file())
+        self.data = _short("".join(f"{file.relative_to(given.data)} {file.stat().st_size}\n" for file in files))
         self.ledger = Ledger(given.docs / "claim.json")
         self.sources = dict(one.split("=") for one in given.source)
         self.trained_on = {task: int(most) for task, most in (one.split("=") for one in given.train_limit)}
@@ -158,25 +171,33 @@ class Claim:
         how += [given.batch_tuned, self.trained_on.get(unit.task, given.limit)]
         return f"{label} {unit.task} {' '.join(map(str, how))}"
 
+    @property
+    def base(self) -> Path:
+        """The recipe that the variants add to."""
+        base = self.given.base
+        return Path(base if base.endswith(".toml") else f"{RECIPES / base}.toml")
+
     def is_done(self, unit: Unit) -> bool:
-        """Whether the ledger has it."""
-        return self.label(unit) in self.ledger.found
+        """Whether the ledger has it, and what it speaks of is in the runs folder, of this data folder."""
+        entry = self.ledger.found.get(self.label(unit))
+        if entry is None or unit.task is None:
+            return entry is not None and (self.given.runs / self.own(unit)).is_dir()
+        return self._results(unit).is_file() and entry.get("data", self.data) == self.data
 
     def do(self, unit: Unit) -> None:
         """Train, or measure."""
-        self.ledger.get(self.label(unit), lambda: self._measure(unit) if unit.task else self._train(unit))
+        self.ledger.put(self.label(unit), self._measure(unit) if unit.task else self._train(unit))
 
     def _train(self, unit: Unit) -> dict[str, Any]:
         given, own = self.given, self.own(unit)
         given.runs.mkdir(parents=True, exist_ok=True)
         recipe_file = (given.runs / f"{own}.toml").absolute()
-        base = given.base if given.base.endswith(".toml") else f"{RECIPES / given.base}.toml"
         codes = [f'"{code}"' for code in given.languages.split(",")] if given.languages else []
         languages = f"languages = [{', '.join(codes)}]\n" if codes else ""
         micro = max(1, min(32, given.batch // given.ranks))
         sizes = f"[train]\nglobal_batch_sequences = {given.batch}\nmicro_batch_sequences = {micro}\n"
         recipe_file.write_text(
-            f'extends = "{base}"\nname = "{own}"\n{languages}\n{sizes}{VARIANTS[unit.variant]}', encoding="utf-8"
+            f'extends = "{self.base}"\nname = "{own}"\n{languages}\n{sizes}{VARIANTS[unit.variant]}', encoding="utf-8"
         )
         options = ["--runs_folder", str(given.runs), "--train.seed", str(unit.seed), "--train.steps", str(given.steps)]
         options += ["--log.evaluate_every_steps", str(given.steps), "--save.every_steps", str(given.steps)]
@@ -202,7 +223,7 @@ class Claim:
         )
         model = f"{unit.variant}={given.runs / self.own(unit)}"
         rows = judge([model], [unit.task], given.data, self._results(unit), seeds=1, settings=settings).rows
-        return {"rows": len(rows), **_since(began)}
+        return {"rows": len(rows), "data": self.data, **_since(began)}
 
     def _results(self, unit: Unit) -> Path:
         return self.given.runs / "claim" / f"{self.label(unit).replace(' ', '_')}.jsonl"
@@ -214,13 +235,13 @@ class Claim:
                 for row in read_results(self._results(unit)):
                     yield row.model_copy(update={"seed": unit.seed})
 
-    def write(self) -> None:
-        """docs/claim.md, its charts in docs/claim/, and the scores, of what is there."""
-        docs, rows = self.given.docs, list(self.rows())
+    def write(self, found: Iterable[ResultRow]) -> None:
+        """docs/claim.md, its charts in docs/claim/, and the scores."""
+        docs, rows = self.given.docs, list(found)
         if REFERENCE not in {row.model for row in rows}:
             print("nothing is measured yet, so there is no page", flush=True)
             return
-        results = docs / "claim.jsonl.gz"
+        results = docs / SCORES
         with gzip.GzipFile(results, "wb", mtime=0) as file:
             file.writelines(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
         write_report([results], docs / "claim", reference=REFERENCE)
@@ -228,6 +249,10 @@ class Claim:
         body = body.partition("\n")[2].replace("](", "](claim/").replace("\n## ", "\n### ")
         (docs / "claim" / "report.md").unlink()
         (docs / "claim.md").write_text(page(self, rows) + body, encoding="utf-8")
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _clocks() -> tuple[float, float]:
@@ -314,9 +339,11 @@ def _p(differences: Sequence[float]) -> str:
 def page(claim: Claim, rows: Sequence[ResultRow]) -> str:
     """The head of docs/claim.md: how it was made, what was reached, and the improvements seed by seed."""
     given = claim.given
-    trained = [claim.ledger.found[claim.label(one)] for one in units(given) if not one.task and claim.is_done(one)]
+    measured = {(row.model, row.seed, row.task) for row in rows}
+    trained = [claim.ledger.found.get(claim.label(unit)) for unit in units(given) if unit.task is None]
+    missing = [unit.name for unit in units(given) if unit.task and (unit.variant, unit.seed, unit.task) not in measured]
+    trained = [entry for entry in trained if entry is not None]
     tokens = sorted({one["tokens"] for one in trained})
-    missing = [unit.name for unit in units(given) if not claim.is_done(unit)]
     languages = "/".join(map(str, sorted({one["languages"] for one in trained})))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     minutes = sum(one["minutes"] for one in trained)
@@ -355,7 +382,8 @@ above 0 with every seed; the t-test is paired over seeds, two-sided.
 {table(["columns", "variant", "seeds", "each", "mean", "p"], by_seed(rows))}
 ## Column by column
 
-The score of `{REFERENCE}`, and the relative improvement in percent, with the standard deviation and p over seeds.
+The score of `{REFERENCE}`, and the relative improvement in percent, with the standard deviation and p over seeds
+(uncorrected: of so many, some are small by chance).
 Where the score is near chance (a third for NLI) or near 0, fine-tuning was too short for the task, and an improvement
 there is noise; where it is 0 a seed has none. In the language probe less is what the adversary is for; it counts in no
 mean.

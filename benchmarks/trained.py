@@ -35,14 +35,18 @@ class Ledger:
         """Take in what is there, perhaps of another process."""
         self.found |= json.loads(self.path.read_text()) if self.path.exists() else {}
 
+    def put(self, name: str, value: Any) -> None:
+        """Write a result down, beside what other processes have written meanwhile."""
+        self._read()
+        self.found[name] = value
+        with atomic(self.path) as file:
+            file.write(json.dumps(self.found, indent=1) + "\n")
+
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of this name, computed now if it is not there yet."""
         self._read()
         if name not in self.found:
-            self.found[name] = compute()
-            self._read()
-            with atomic(self.path) as file:
-                file.write(json.dumps(self.found, indent=1) + "\n")
+            self.put(name, compute())
         return self.found[name]
 
 

@@ -48,6 +48,7 @@ def planted(tmp_path):
     for unit in claim.units(here.given):
         if unit.task is None:
             found[here.label(unit)] = {"tokens": 1234, "languages": 68, "minutes": 1.0}
+            (tmp_path / "runs" / here.own(unit)).mkdir()
         elif (unit.seed, unit.task) != (2, "qa"):
             value = {"mlm": 0.5, "mlm+kd": 0.6 if unit.seed == 1 else 0.7}[unit.variant]
             here._results(unit).write_text(row(unit.variant, unit.seed, unit.task, value).model_dump_json() + "\n")
@@ -69,6 +70,43 @@ def test_what_is_done_is_not_done_again(planted, capsys, monkeypatch):
     capsys.readouterr()
     claim.main([*words, "--steps", "8", "--dry-run"])
     assert all(line.endswith("to do") for line in capsys.readouterr().out.splitlines()), "other sizes are other runs"
+
+
+def test_done_is_what_is_in_the_runs_folder_and_of_this_data(planted, capsys, tmp_path):
+    """The ledger is committed, and the runs are not: on another machine there is all to do."""
+    words, docs = planted
+
+    def to_do(*more):
+        claim.main([*words, *more, "--dry-run"])
+        return sum(line.endswith("to do") for line in capsys.readouterr().out.splitlines())
+
+    assert (to_do(), to_do("--runs", str(tmp_path / "elsewhere"))) == (2, 12)
+    assert to_do("--languages", "de,fr") == 12, "other languages are other trainings"
+    ledger = json.loads((docs / "claim.json").read_text())
+    (measured,) = [name for name in ledger if name.startswith("claim_mlm_1_") and " nli " in name]
+    (docs / "claim.json").write_text(json.dumps(ledger | {measured: {"rows": 1, "data": "of another folder"}}))
+    assert to_do() == 3
+
+
+def test_languages_and_recipes_are_in_the_name_of_a_run(tmp_path):
+    def own(*words):
+        return claim.Claim(claim.parser().parse_args(["--data", "x", *words])).own(claim.Unit("mlm", 1))
+
+    (tmp_path / "a.toml").write_text("a")
+    (tmp_path / "b.toml").write_text("b")
+    assert own("--languages", "de,fr") == own("--languages", "fr,de")
+    made = {own(), own("--languages", "de,fr"), own("--languages", "sw,ru")}
+    assert len(made | {own("--base", str(tmp_path / name)) for name in ("a.toml", "b.toml")}) == 5
+
+
+def test_the_page_is_written_again_from_its_scores_alone(planted, tmp_path):
+    words, docs = planted
+    with pytest.raises(SystemExit):
+        claim.main([*words, "--minutes", "0"])
+    before = (docs / "claim.md").read_text()
+    (docs / "claim.md").unlink()
+    claim.main([*words, "--runs", str(tmp_path / "elsewhere"), "--page"])
+    assert (docs / "claim.md").read_text() == before
 
 
 def test_when_the_minutes_are_over_it_says_so_and_writes_what_is_there(planted, capsys):

@@ -88,7 +88,7 @@ def test_models_of_other_tokenizers_do_not_compare_in_masked_prediction():
     asked = [row(model, "de", [1.0, 0.0], task="masked", data=f"pieces of {model}") for model in ("ours", "weak")]
     both = [row(model, "de", [1.0, 0.0]) for model in ("ours", "weak")]
     found = analyse([*asked, *both], resamples=50)
-    assert found.left_out == ["masked zero-shot de: models of other tokenizers are asked for other tokens"]
+    assert found.left_out == ["masked zero-shot de: models of other tokenizers or lengths are asked for other tokens"]
 
 
 def test_improvements_are_those_of_the_means(found):
@@ -209,3 +209,60 @@ def test_cards_get_their_own_scores_and_keep_the_rest(tmp_path):
         write_cards([row("m", "de", [1, 0])], [f"m={tmp_path / 'model'}"])
     with pytest.raises(DataError, match="NAME one of m"):
         write_cards(own, [f"k={tmp_path / 'model'}"])
+
+
+def changed(one, **facts):
+    return one.model_copy(update={"key": one.key + str(facts), **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"source": "prefix 'query: '"}, r"de \(zero-shot\) was measured twice with seed 0, .* 'en' and .*query"),
+        ({"weights": "newer"}, "measured twice with seed 0, weights older and newer"),
+        ({"learning_rate": 5e-5}, "measured twice with seed 0, learning rates 2e-05 and 5e-05"),
+        ({"seed": 1, "settings": {"epochs": 1}}, r"different settings \(epochs 3 and 1\)"),
+        ({"seed": 1, "settings": {"epochs": 3, "train_limit": 9}}, r"different settings \(train_limit None and 9\)"),
+        ({"task": "qa", "set": "qa", "weights": "newer"}, "nli and qa were measured of different weights"),
+    ],
+)
+def test_what_is_no_repetition_is_no_seed(facts, said):
+    one = row("ours", "de", [1.0, 0.0]).model_copy(update={"settings": {"epochs": 3}, "weights": "older"})
+    with pytest.raises(DataError, match=said) as refused:
+        analyse([one, changed(one, **facts)], resamples=50)
+    assert "NAME=PATH" in str(refused.value)
+
+
+def test_rows_of_before_settings_were_kept_compare_with_newer_ones():
+    one = row("ours", "de", [1.0, 0.0])
+    assert analyse([one, changed(one, seed=1, settings={"epochs": 1})], resamples=50).models == ["ours"]
+
+
+def test_models_that_were_tuned_otherwise_are_said_to_be():
+    one = row("ours", "de", [1.0, 0.0]).model_copy(update={"settings": {"epochs": 3, "prefix": "a"}})
+    other = changed(one, model="weak", settings={"epochs": 1, "train_limit": 5})
+    found = analyse([one, other], resamples=50)
+    assert found.unlike == [
+        "nli zero-shot: epochs 3 (ours), 1 (weak)",
+        "nli zero-shot: train_limit None (ours), 5 (weak)",
+    ]
+    assert "**Not measured alike**:\n\n- nli zero-shot: epochs 3 (ours), 1 (weak)" in markdown(
+        found, charts=[], files=[]
+    )
+
+
+def test_a_row_that_is_in_two_files_counts_once(tmp_path):
+    for name in ("a", "b"):
+        Results(tmp_path / name).add(row("ours", "de", [1.0, 0.0, 1.0]))
+    found = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report", resamples=50)
+    assert found.entries["nli zero-shot"]["de"]["ours"].score.value == pytest.approx(2 / 3)
+
+
+def test_nothing_relates_to_a_reference_that_is_0_with_a_seed():
+    """Its mean may be above 0, and an improvement over it of thousands of percent."""
+    values = {"weak": {0: [0.0] * 4, 1: [1.0, 0.0, 0.0, 0.0]}, "ours": {0: [1.0] * 4, 1: [1.0, 1.0, 1.0, 0.0]}}
+    both = [row(model, "de", own[seed], task="qa", seed=seed) for model, own in values.items() for seed in own]
+    both += [row(model, "de", [1.0, 0.0], seed=seed) for model in values for seed in (0, 1)]
+    found = analyse(both, reference="weak", resamples=50)
+    assert list(found.against["ours"].by_column) == ["nli zero-shot"]
+    assert [line for line in found.left_out if line.startswith("qa zero-shot against weak: it scores 0.0")]

@@ -16,7 +16,10 @@ from unibert.evaluate.finetune.heads import collate
 from unibert.evaluate.finetune.plan import make_plan
 from unibert.evaluate.finetune.run import judge
 from unibert.evaluate.finetune.settings import Settings
+from unibert.evaluate.finetune.subject import find_model
+from unibert.evaluate.finetune.tuned import Tuned
 from unibert.evaluate.finetune.windows import Row, Window
+from unibert.evaluate.results_file import Results
 from unibert.evaluate.tasks import TASKS
 
 HOW = Settings(learning_rates=(1e-2,), epochs=15, batch=8, max_tokens=48, stride=8)
@@ -91,6 +94,19 @@ def test_a_student_learns_without_labels(place, tmp_path, task):
     assert {row.model for row in taught} == {"student"}
     again = judge([f"student={model}"], [task], data, tmp_path / "r.jsonl", seeds=1, settings=distil).rows
     assert again == taught
+
+
+def test_a_teacher_chosen_among_other_rates_is_another(place, tmp_path):
+    model = find_model(str(place / "model"))
+    file, cpu = Results(tmp_path / "r.jsonl"), torch.device("cpu")
+    plan = make_plan(TASKS["nli"], nli_of_words(tmp_path), settings=replace(HOW, mode="distil", task_teacher="x"))
+
+    def key(*rates):
+        settings = replace(HOW, learning_rates=rates)
+        teacher = Tuned(model, plan, settings, file, cpu)
+        return Tuned(model, plan, settings, file, cpu, teacher=teacher)._key(plan.tests[0], 0, 1e-3)
+
+    assert key(1e-3) == key(2e-3) != key(1e-3, 2e-3) != key(1e-3, 3e-3)
 
 
 def test_labels_of_what_is_distilled_on_are_not_read(place, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from tiny import make_teacher, make_tokenizer, sentences, words
 
 from tests.unit.small_labelled import make_labelled
 from unibert.errors import DataError
+from unibert.evaluate.compare.report import write_report
 from unibert.evaluate.finetune.decoding import best_span
 from unibert.evaluate.finetune.heads import TaskModel, collate
-from unibert.evaluate.finetune.loop import fit, predict
+from unibert.evaluate.finetune.loop import fit, outputs_of, predict
 from unibert.evaluate.finetune.plan import make_plan
 from unibert.evaluate.finetune.run import find_model, judge
 from unibert.evaluate.finetune.settings import Settings
@@ -131,10 +133,32 @@ def test_padding_and_neighbours_change_nothing(place, tokenizer, labelled, head)
     together = model(collate(windows, padding=tokenizer.pad_token_id))
     for window, out in zip(windows, together, strict=True):
         alone = model(collate([window], padding=tokenizer.pad_token_id))[0]
-        if head == "conversation":  # the recurrent layer's way back begins at the padding
-            continue
         assert torch.allclose(alone, out[: len(alone)], atol=1e-5)
     assert torch.isfinite(model.loss(collate(windows, padding=tokenizer.pad_token_id)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_conversations_of_any_length_are_read_alone(place, tokenizer, precision):
+    """Texts of 1 to 24 words with 0 to 3 past turns, side by side in one batch: the recurrent layer sees its own."""
+    settings = replace(QUICK, precision=precision, batch=3)
+    text = " ".join(sentences("en", count=9)).split()
+    examples = [
+        Question(
+            "1", "1", " ".join(text[:length]), text[length], ((text[0], 0),) * (length > 1), ((text[3], "x"),) * past
+        )
+        for length, past in [(24, 0), (1, 2), (7, 1), (24, 3), (2, 0)]
+    ]
+    torch.manual_seed(0)
+    model = TaskModel(place / "model", "conversation", outputs=2, turns=5)
+    windows = Windows(tokenizer, max_tokens=48, settings=settings).of(examples, "conversation")
+    padding = tokenizer.pad_token_id
+    together = outputs_of(model, windows, settings=settings, padding=padding)
+    assert len({len(window.marks) for window in windows}) > 3
+    for window, out in zip(windows, together, strict=True):
+        (alone,) = outputs_of(model, [window], settings=settings, padding=padding)
+        assert len(alone) == 1 + len(window.marks) and alone.any(1).all(), "every place is read"
+        assert torch.allclose(alone, out[: len(alone)], atol=1e-5 if precision == "fp32" else 2e-2)
+    assert np.isfinite(fit(model, windows, rate=1e-3, seed=0, settings=settings, padding=padding))
 
 
 def test_encoder_and_head_learn_sentences_by_heart(place, tokenizer, labelled):
@@ -175,9 +199,26 @@ def test_every_task_once_and_never_twice(place, labelled, tmp_path, capsys):
     assert [row.values for row in again] == [row.values for row in rows]
 
 
-def test_the_rate_is_chosen_on_the_sources_dev(place, labelled, tmp_path):
-    from dataclasses import replace
+def test_rows_say_how_they_were_measured(place, labelled, tmp_path):
+    """A report refuses to average what differs, and masked tokens compare at one width alone."""
+    found, model = {}, str(place / "model")
+    for tokens in (32, 48):
+        settings = replace(QUICK, max_tokens=tokens, train_limit=tokens // 2)
+        file = judge([model], ["sts", "masked"], labelled, tmp_path / f"{tokens}", seeds=1, settings=settings)
+        found[tokens] = file.rows
+    for first, second in zip(found[32], found[48], strict=True):
+        assert first.place == second.place and (first.settings["max_tokens"], second.settings["max_tokens"]) == (32, 48)
+        assert (first.data == second.data) == (first.task != "masked")
+        tuned = first.way == "zero-shot"
+        assert (first.settings.get("training data") != second.settings.get("training data")) == tuned
+        assert first.settings.get("epochs") == (1 if tuned else None)
+    both = tmp_path / "both"
+    both.write_bytes((tmp_path / "32").read_bytes() + (tmp_path / "48").read_bytes())
+    with pytest.raises(DataError, match=r"measured twice with seed 0, .*max_tokens 32 and 48"):
+        write_report([both], tmp_path / "report")
 
+
+def test_the_rate_is_chosen_on_the_sources_dev(place, labelled, tmp_path):
     settings = replace(QUICK, learning_rates=(1e-9, 1e-2), epochs=4)
     rows = judge([str(place / "model")], ["ner"], labelled, tmp_path / "r.jsonl", seeds=2, settings=settings).rows
     tried = {row.learning_rate: row.values["f1"] for row in rows if row.purpose == "tuning"}
@@ -189,8 +230,6 @@ def test_the_rate_is_chosen_on_the_sources_dev(place, labelled, tmp_path):
 
 
 def test_a_joint_dev_set_is_of_all_languages_and_said(place, tmp_path):
-    from dataclasses import replace
-
     data = make_labelled(tmp_path / "data")
     joint = replace(QUICK, learning_rates=(1e-9, 1e-2), dev="joint")
     with pytest.raises(DataError, match="leave --dev joint out"):

@@ -30,6 +30,9 @@ def examples(kind, chance, *, noise, size=150):
         return tuple(
             np.stack([np.minimum(gold, np.maximum(0, x + 2).astype(int)), gold, gold], 1) for x in (ours, theirs)
         )
+    if kind == "ratio":
+        whole = chance.integers(1, 9, size)
+        return tuple(np.stack([np.clip(np.round(whole * (0.5 + x / 6)), 0, whole), whole], 1) for x in (ours, theirs))
     gold = hard + chance.normal(size=size)
     worse = chance.normal(size=size) * 3 * noise
     return np.stack([ours, gold], 1), np.stack([theirs + worse, gold], 1)
@@ -43,7 +46,7 @@ def false_positives(test):
     return float((ps < 0.05).mean())
 
 
-@pytest.mark.parametrize("kind", ["mean", "f1", "pearson", "spearman"])
+@pytest.mark.parametrize("kind", ["mean", "f1", "ratio", "pearson", "spearman"])
 def test_bootstrap_of_equals_and_of_a_planted_difference(kind):
     def p(chance, noise=0.0):
         ours, theirs = examples(kind, chance, noise=noise, size=60 if kind == "spearman" and not noise else 150)
@@ -143,6 +146,33 @@ def test_relative_improvement():
         relative_improvement(ours, {**reference, "b": [cell([0.0])]})
     with pytest.raises(DataError, match="other tasks"):
         relative_improvement(ours, {"a": reference["a"]})
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_relative_improvement_of_equals_and_of_a_planted_difference(share):
+    """A weak reference too: the ratio's scatter is skewed there, and p is not of the ratio."""
+    cut = stats.norm.isf(share) * math.sqrt(2)
+
+    def found(chance, noise=0.0):
+        ours, theirs = {}, {}
+        for task in "abc":
+            hard = chance.normal(size=200)
+            ours[task] = [cell(hard + chance.normal(size=200) > cut, ids=task)]
+            theirs[task] = [cell(hard + chance.normal(size=200) - noise > cut, ids=task)]
+        return relative_improvement(ours, theirs, resamples=200, seed=int(chance.integers(9e9)))
+
+    assert 0.02 <= false_positives(lambda chance: found(chance).p) <= 0.08
+    planted = found(np.random.default_rng(1), noise=1.0)
+    assert planted.p < 0.01 and 0 < planted.low < planted.value < planted.high
+
+
+def test_a_worse_system_is_found_as_soon_as_a_better_one():
+    """Of (x - y) / y alone p would be half as large below as above, where y scatters."""
+    chance = np.random.default_rng(3)
+    one, other = chance.random(60) < 0.2, chance.random(60) < 0.07
+    up = relative_improvement({"": [cell(one)]}, {"": [cell(other)]}, resamples=4000).p
+    down = relative_improvement({"": [cell(other)]}, {"": [cell(one)]}, resamples=4000).p
+    assert up == pytest.approx(down) and 0 < up < 0.2
 
 
 def test_several_seeds_count_as_their_mean():

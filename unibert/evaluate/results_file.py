@@ -65,6 +65,8 @@ class ResultRow(BaseModel):
     """Of measuring this language; the training's are in its first."""
     weights: str = ""
     """Of Model.weights."""
+    settings: dict[str, Any] = {}
+    """How it was measured, but for seed and learning rate; empty in rows of before this was kept."""
     trained_tokens: int | None = None
     """What the model had read when it was exported, where it comes from a run folder."""
     trained_hours: float | None = None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unibert.errors import DataError
+from unibert.evaluate.compare.consistency import refuse_mixed, unlike
 from unibert.evaluate.results import SCRIPTS
 from unibert.evaluate.results_file import ResultRow, cell
 from unibert.evaluate.statistics.bootstrap import Cell, Finding, interval, paired_bootstrap, relative_improvement
@@ -85,6 +86,8 @@ class Analysis:
     """What was measured and cannot be compared, in words."""
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Model -> parameters, seeds, seconds, and what its training had read and how long that took, where known."""
+    unlike: list[str] = field(default_factory=list)
+    """Settings in which models of a column differ, in words."""
     how: dict[str, str] = field(default_factory=dict)
     """Column -> what was trained on, or the prefix of texts, of each model's; empty where there was neither."""
 
@@ -101,7 +104,8 @@ def analyse(
         resamples: of each bootstrap.
 
     Raises:
-        DataError: nothing that all models have, unknown names, or one model measured on other examples than another.
+        DataError: nothing that all models have, unknown names, one model measured on other examples than another, or
+            a model whose rows do not belong together (consistency.py).
     """
     rows = list(rows)
     tests = [row for row in rows if row.purpose == "test"]
@@ -109,6 +113,7 @@ def analyse(
     unknown = {name for name in (*ours, *([reference] if reference else [])) if name not in found.models}
     if not tests or unknown:
         raise DataError(f"no results of {', '.join(sorted(unknown)) or 'any model'}; there are {found.models}")
+    refuse_mixed(tests)
     cells = _cells(found, tests)
     if not cells:
         raise DataError("there is no task, set and language that all models were measured on: measure what is missing")
@@ -166,7 +171,9 @@ def _cells(found: Analysis, tests: Sequence[ResultRow]) -> dict[str, dict[str, d
             found.left_out.append(f"{name} {language}: not measured of {', '.join(missing)}")
         elif len({row.data for own in those.values() for row in own}) > 1:
             if _is(column, "by_tokenizer"):
-                found.left_out.append(f"{name} {language}: models of other tokenizers are asked for other tokens")
+                found.left_out.append(
+                    f"{name} {language}: models of other tokenizers or lengths are asked for other tokens"
+                )
                 continue
             raise DataError(f"{name} {language}: models were measured on different examples; measure them on the same")
         else:
@@ -174,6 +181,7 @@ def _cells(found: Analysis, tests: Sequence[ResultRow]) -> dict[str, dict[str, d
             found.how[name] = "; ".join(sorted({row.source for own in those.values() for row in own}))
             if _is(column, "describes") and name not in found.unranked:
                 found.unranked.append(name)
+            found.unlike += [line for line in unlike(name, those) if line not in found.unlike]
             cells.setdefault(name, {})[language] = {model: cell(own) for model, own in those.items()}
     return cells
 
@@ -199,10 +207,14 @@ def _entries(cells: Mapping[str, list[Cell]], *, ranked: bool, resamples: int) -
 
 def _deviation(cells: Sequence[Cell]) -> float:
     """Over seeds, of the mean over cells."""
+    means = _by_seed(cells)
+    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
+
+
+def _by_seed(cells: Sequence[Cell]) -> list[float]:
+    """The mean over cells with each seed that all have."""
     seeds = min(len(one.rows) for one in cells)
-    if seeds < 2:
-        return float("nan")
-    return float(np.std([np.mean([score(one.kind, one.rows[i]) for one in cells]) for i in range(seeds)], ddof=1))
+    return [float(np.mean([score(one.kind, one.rows[i]) for one in cells])) for i in range(seeds)]
 
 
 def _group(found: Analysis) -> None:
@@ -236,10 +248,11 @@ def _against(found: Analysis, cells: Mapping[str, Mapping[str, Mapping[str, Cell
         return {column: [those[model] for those in by.values()] for column, by in cells.items()}
 
     for column in list(cells):
-        value = float(np.mean([those[found.reference].value for those in cells[column].values()]))
-        if value <= 0:
+        least = min(_by_seed([those[found.reference] for those in cells[column].values()]))
+        if least <= 0:
             found.left_out.append(
-                f"{column} against {found.reference}: it scores {value:.4f}, to which nothing relates"
+                f"{column} against {found.reference}: it scores {100 * least:.1f} in the least of its seeds, to "
+                "which nothing relates"
             )
             cells = {other: by for other, by in cells.items() if other != column}
     if not cells:

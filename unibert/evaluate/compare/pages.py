@@ -19,6 +19,7 @@ def markdown(found: Analysis, *, charts: Sequence[tuple[str, str]], files: Seque
     lines += ["## Means over languages", "", *_table(_means(found)), ""]
     trained = [f"{column}: {how}" for column, how in found.how.items() if how]
     lines += [f"Trained on, or read with: {'; '.join(trained)}.", ""] if trained else []
+    lines += ["**Not measured alike**:", "", *(f"- {line}" for line in found.unlike), ""] if found.unlike else []
     if found.against:
         lines += [f"## Against {found.reference}", "", *_table(_improvements(found)), "", _TESTS, ""]
     if found.welch is not None:

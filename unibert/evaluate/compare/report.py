@@ -37,7 +37,7 @@ def write_report(
     Raises:
         DataError: nothing that can be compared.
     """
-    rows = [row for path in files for row in read_results(path)]
+    rows = list({row.key: row for path in files for row in read_results(path)}.values())
     found = analyse(rows, reference=reference, ours=ours, resamples=resamples)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [("Languages and models", charts.heatmap(found, folder / "heatmap.png"))]

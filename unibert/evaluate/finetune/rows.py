@@ -31,8 +31,13 @@ def make_row(
     rate: float | None,
     sizes: tuple[int, int],
     began: float,
+    settings: dict[str, Any],
+    asked: str = "",
 ) -> ResultRow:
-    """Predictions as a row of the results file."""
+    """Predictions as a row of the results file.
+
+    `settings` is how they were made; `asked` what decides, besides the examples, what is asked of each.
+    """
     of, split, language, examples = place
     found = plan.task.measure(examples, predictions, of=of, language=language)
     main = found[plan.task.metric]
@@ -53,12 +58,13 @@ def make_row(
         values={metric: score(measured.kind, measured.rows) for metric, measured in found.items()},
         rows=np.round(main.rows, 6).tolist(),
         ids=ids_fingerprint(examples),
-        data=fingerprint(examples) + (model.tokenizer if plan.task.by_tokenizer else ""),
+        data=fingerprint(examples) + asked,
         learning_rate=rate,
         parameters=sizes[0],
         parameters_without_embeddings=sizes[1],
         seconds=round(time.monotonic() - began, 2),
         weights=model.weights,
+        settings=settings,
         trained_tokens=tokens,
         trained_hours=hours,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,19 +88,26 @@ class Tuned:
             found.append(row.values[self.plan.task.metric])
         return sum(found) / len(found)
 
-    def _key(self, place: Place, seed: int, rate: float) -> str:
-        settings = asdict(replace(self.settings, learning_rates=(rate,)))
+    @property
+    def _how(self) -> dict[str, Any]:
+        """The settings that its scores depend on, but for the learning rate."""
+        settings = asdict(self.settings)
+        del settings["learning_rates"], settings["task_teacher"]
         del settings["remove_language"], settings["prefix"]  # of embeddings alone
         for name, default in {"dev": "source", "train_limit": None}.items():
             if settings[name] == default:  # named only where it is another, so that older rows stay good
                 del settings[name]
+        if self.teacher is not None:
+            settings["task_teacher"] = self.teacher.model.weights
+            if len(self.settings.learning_rates) > 1:
+                settings["teacher_rates"] = list(self.settings.learning_rates)
+        return settings
+
+    def _key(self, place: Place, seed: int, rate: float) -> str:
+        settings = {**self._how, "learning_rates": (rate,)}
         task = self.plan.task
         facts = {"weights": self.model.weights, "model": self.model.name, "task": task.name, "place": place[:3]}
         data = {"train": self.plan.fingerprint, "test": fingerprint(place[3])}
-        if self.teacher is not None:
-            settings["task_teacher"] = self.teacher.model.weights
-        else:
-            del settings["task_teacher"]
         return key_of(**facts, **data, settings=settings, seed=seed)
 
     def _train(self, seed: int, rate: float) -> TaskModel:
@@ -155,4 +163,5 @@ class Tuned:
             rate=rate,
             sizes=sizes_of(model.body),
             began=began,
+            settings={**self._how, "training data": plan.fingerprint},
         )

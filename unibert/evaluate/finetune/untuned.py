@@ -76,11 +76,14 @@ class Untuned:
             if any(self.file.get(key) is None for key in keys):
                 self._add(group, keys, rank)
 
+    @property
+    def _how(self) -> dict[str, Any]:
+        how = {"max_tokens": self.settings.max_tokens, "precision": self.settings.precision}
+        return how | {"prefix": self._prefix} if self._prefix else how
+
     def _key(self, place: Place, group: Sequence[Place], rank: int) -> str:
         facts: dict[str, Any] = {"weights": self.model.weights, "model": self.model.name, "place": place[:3]}
-        how: dict[str, Any] = {"max_tokens": self.settings.max_tokens, "precision": self.settings.precision}
-        if self._prefix:
-            how["prefix"] = self._prefix
+        how = self._how
         if len(group) > 1:
             how["beside"] = [(*other[:3], fingerprint(other[3])) for other in group]
         if rank:
@@ -117,4 +120,7 @@ class Untuned:
             rate=None,
             sizes=self.frozen.sizes,
             began=began,
+            settings=self._how,
+            # Which tokens are masked depends on the tokenizer, and on where a long text is cut.
+            asked=f"{self.model.tokenizer}:{self.frozen.width}" if self.plan.task.by_tokenizer else "",
         )

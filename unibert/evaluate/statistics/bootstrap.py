@@ -101,19 +101,25 @@ def relative_improvement(
 ) -> Finding:
     """The mean over tasks of 100 (score - reference's) / reference's, in percent, task -> cells.
 
+    The interval is of the ratio. A ratio's scatter is skewed where the reference is weak, and would make p too small on
+    one side and too large on the other; so p is of the differences, each in units of the reference's score as it is.
+
     Raises:
         DataError: other examples than the reference's, or a reference that scores nothing.
     """
+    scores = {task: np.mean([cell.value for cell in cells]) for task, cells in reference.items()}
+    for task, value in scores.items():
+        if value <= 0:
+            raise DataError(f"{task}: the reference scores {value:.4f}, to which no improvement can be relative")
 
     def improvement(a: list[Array], b: list[Array]) -> Array:
         # A resample of a weak reference can be 0 where the reference itself is not.
         return 100 * np.mean([(x - y) / np.where(np.abs(y) > 1e-9, y, np.nan) for x, y in zip(a, b, strict=True)], 0)
 
-    for task, cells in reference.items():
-        value = np.mean([cell.value for cell in cells])
-        if value <= 0:
-            raise DataError(f"{task}: the reference scores {value:.4f}, to which no improvement can be relative")
-    return _compare(ours, reference, of=improvement, resamples=resamples, seed=seed, level=level)
+    def difference(a: list[Array], b: list[Array]) -> Array:
+        return 100 * np.mean([(x - y) / value for x, y, value in zip(a, b, scores.values(), strict=True)], 0)
+
+    return _compare(ours, reference, of=improvement, null=difference, resamples=resamples, seed=seed, level=level)
 
 
 def _compare(
@@ -121,6 +127,7 @@ def _compare(
     theirs: Mapping[str, Sequence[Cell]],
     *,
     of: Callable[[list[Array], list[Array]], Array],
+    null: Callable[[list[Array], list[Array]], Array] | None = None,
     resamples: int,
     seed: int,
     level: float,
@@ -142,12 +149,13 @@ def _compare(
         return [np.array([np.mean([cell.value for cell in cells])]) for cells in systems.values()]
 
     value = float(of(values(ours), values(theirs))[0])
-    drawn = of(means(ours), means(theirs))
+    a, b = means(ours), means(theirs)
+    drawn = of(a, b)
+    scattered = drawn if null is None else null(a, b)
+    beyond = np.abs(scattered - value) >= abs(value) * (1 - 1e-9) - 1e-12
     drawn = drawn[np.isfinite(drawn)]
-    if not drawn.size:
-        return Finding(value, -np.inf, np.inf, 1.0)
-    beyond = np.abs(drawn - value) >= abs(value) * (1 - 1e-9) - 1e-12
-    return Finding(value, *_percentiles(drawn, level), float((1 + beyond.sum()) / (drawn.size + 1)))
+    ends = _percentiles(drawn, level) if drawn.size else (-np.inf, np.inf)
+    return Finding(value, *ends, float((1 + beyond.sum()) / (resamples + 1)))
 
 
 def _percentiles(drawn: Array, level: float) -> tuple[float, float]:
