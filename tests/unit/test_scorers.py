@@ -1,12 +1,13 @@
 """Scorers against oracles written another way, on 1,000 random cases each, hostile ones among them."""
 
 import itertools
+import os
 import random
 import re
+import shutil
 import string
 import subprocess
 import sys
-import tarfile
 import types
 import unicodedata
 
@@ -67,11 +68,13 @@ def test_broken_tags():
 @pytest.mark.slow
 def test_spans_are_seqevals(tmp_path, monkeypatch):
     """Its own source from the registry: it needs scikit-learn for the class of a warning alone, which stands in."""
-    fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "-d", str(tmp_path)]
-    if subprocess.run([*fetch, "seqeval==1.2.2"], capture_output=True).returncode:
+    # pip runs its setup.py to fetch it, and that cannot use the newest setuptools_scm.
+    (constraint := tmp_path / "constraint.txt").write_text("setuptools_scm<9\n")
+    fetch = [sys.executable, "-m", "pip", "download", "--use-pep517", "--no-deps", "--no-binary=seqeval"]
+    environment = os.environ | {"PIP_CONSTRAINT": str(constraint)}
+    if subprocess.run([*fetch, "-d", str(tmp_path), "seqeval==1.2.2"], env=environment, capture_output=True).returncode:
         pytest.skip("seqeval cannot be fetched")
-    with tarfile.open(next(tmp_path.glob("seqeval-*.tar.gz"))) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(next(tmp_path.glob("seqeval-*.tar.gz")), tmp_path)
     exceptions = types.ModuleType("sklearn.exceptions")
     exceptions.UndefinedMetricWarning = UserWarning  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sklearn", types.ModuleType("sklearn"))
