@@ -185,6 +185,7 @@ def test_world_must_be_the_ranks_it_runs_on(folder):
 # --- benchmarks/training.py -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_benchmark_of_the_loop_runs(tmp_path):
     words = [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--quick"]
     done = subprocess.run(

@@ -75,6 +75,7 @@ def test_every_dropout_goes_through_zero_3_on_two_ranks(without_maps):
     assert len(losses(without_maps, "ranks")) == 6
 
 
+@pytest.mark.slow
 def test_every_dropout_resumes_bitwise(without_maps):
     runs.train(without_maps, "--name=whole", *DROPOUTS)
     runs.train(without_maps, "--name=part", *DROPOUTS, "--train.time_limit_minutes=1e-4", expect=75)

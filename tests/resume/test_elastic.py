@@ -81,6 +81,7 @@ def test_each_engine_goes_on_as_another_on_another_number_of_ranks(recipe):
     everything(recipe, RING)
 
 
+@pytest.mark.slow
 @pytest.mark.dist
 def test_the_same_engine_goes_on_bit_for_bit_in_half_precision(recipe):
     precisions = filter(trains_in, ("bf16", "fp16"))

@@ -47,7 +47,7 @@ def lines(run: Path) -> int:
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("after", [4, 8])
+@pytest.mark.parametrize("after", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_kill_9_of_everything_then_the_same_command(recipe, unbroken, after):
     run = recipe.parent / "runs" / f"killed_{after}"
     process = begin(recipe, run.name)

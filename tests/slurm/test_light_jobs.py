@@ -100,6 +100,7 @@ def test_a_chain_of_jobs(cluster, checkout):
     assert (trial.run / f"logs/slurm_{trial.job.id}.starts").read_text().count("\n") == 2
 
 
+@pytest.mark.slow
 def test_a_warning_that_comes_before_the_ranks(cluster, checkout):
     """Then they train for a step, save, and the job comes back."""
     main = checkout / "unibert/__main__.py"

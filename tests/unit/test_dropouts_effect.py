@@ -132,6 +132,7 @@ def gap(losses: tuple[float, float]) -> float:
     return losses[1] - losses[0]
 
 
+@pytest.mark.slow
 def test_on_pythons_own_documentation_less_is_learnt_by_heart():
     pages = pydoc_data.topics.topics.values()
     sentences = [sentence for page in pages for sentence in re.split(r"(?<=[.:])\s+|\n\n", page)]
