@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import os
 import resource
 import shutil
 import sys
@@ -152,7 +153,8 @@ class Claim:
             self.tag += f"x{_short(','.join(sorted(given.languages.split(','))))}"
         if given.base != BASE:
             self.tag += f"_{_short(self.base.read_text(encoding='utf-8'))}"
-        files = sorted(file for file in given.data.rglob("*") if file.is_file())
+        walk = os.walk(given.data, followlinks=True)  # sets are often links
+        files = sorted(Path(folder, name) for folder, _, names in walk for name in names)
         self.data = _short("".join(f"{file.relative_to(given.data)} {file.stat().st_size}\n" for file in files))
         self.ledger = Ledger(given.docs / "claim.json")
         self.sources = dict(one.split("=") for one in given.source)
@@ -179,7 +181,7 @@ class Claim:
 
     def is_done(self, unit: Unit) -> bool:
         """Whether the ledger has it, and what it speaks of is in the runs folder, of this data folder."""
-        entry = self.ledger.found.get(self.label(unit))
+        entry = self.ledger.find(self.label(unit))
         if entry is None or unit.task is None:
             return entry is not None and (self.given.runs / self.own(unit)).is_dir()
         return self._results(unit).is_file() and entry.get("data", self.data) == self.data
@@ -340,9 +342,9 @@ def page(claim: Claim, rows: Sequence[ResultRow]) -> str:
     """The head of docs/claim.md: how it was made, what was reached, and the improvements seed by seed."""
     given = claim.given
     measured = {(row.model, row.seed, row.task) for row in rows}
-    trained = [claim.ledger.found.get(claim.label(unit)) for unit in units(given) if unit.task is None]
+    entries = [claim.ledger.find(claim.label(unit)) for unit in units(given) if unit.task is None]
+    trained = [entry for entry in entries if entry is not None]
     missing = [unit.name for unit in units(given) if unit.task and (unit.variant, unit.seed, unit.task) not in measured]
-    trained = [entry for entry in trained if entry is not None]
     tokens = sorted({one["tokens"] for one in trained})
     languages = "/".join(map(str, sorted({one["languages"] for one in trained})))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -42,10 +42,14 @@ class Ledger:
         with atomic(self.path) as file:
             file.write(json.dumps(self.found, indent=1) + "\n")
 
+    def find(self, name: str) -> Any:
+        """The result of this name, perhaps of another process; None without."""
+        self._read()
+        return self.found.get(name)
+
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of this name, computed now if it is not there yet."""
-        self._read()
-        if name not in self.found:
+        if self.find(name) is None:
             self.put(name, compute())
         return self.found[name]
 

@@ -99,6 +99,20 @@ def test_languages_and_recipes_are_in_the_name_of_a_run(tmp_path):
     assert len(made | {own("--base", str(tmp_path / name)) for name in ("a.toml", "b.toml")}) == 5
 
 
+def test_another_data_folder_has_another_fingerprint_through_links_too(tmp_path):
+    def data():
+        return claim.Claim(claim.parser().parse_args(["--data", str(tmp_path / "data")])).data
+
+    (tmp_path / "stsb").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "stsb").symlink_to(tmp_path / "stsb")
+    before = data()
+    (tmp_path / "stsb" / "a.csv").write_text("one")
+    one = data()
+    (tmp_path / "stsb" / "a.csv").write_text("another")
+    assert len({before, one, data()}) == 3
+
+
 def test_the_page_is_written_again_from_its_scores_alone(planted, tmp_path):
     words, docs = planted
     with pytest.raises(SystemExit):
