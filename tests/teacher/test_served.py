@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+import threading
+from multiprocessing.connection import Client
+from types import SimpleNamespace
 
 import pytest
 
 from tests.runs import environment, metrics, train
 from tests.tiny import make_workspace
 from unibert.config import load_recipe
+from unibert.models.teacher.served import _meet, serve
+from unibert.models.wanted import Wanted
 
 
 @pytest.mark.dist
@@ -35,3 +40,18 @@ def test_two_ranks_and_a_server_equal_a_teacher_on_every_rank(tmp_path):
     finally:
         server.terminate()
         server.wait()
+
+
+def test_a_rank_that_leaves_at_once_takes_nobody_along(tmp_path):
+    """It is gone when the server greets it; the next one is answered all the same."""
+    socket = tmp_path / "teacher.socket"
+    teacher = SimpleNamespace(config=None, gives=Wanted(), gives_unmasked=Wanted())
+    told = {"fingerprint": "f", "socket": socket}
+    threading.Thread(target=serve, args=(teacher,), kwargs=told, daemon=True).start()
+    _meet(socket).close()
+    for _ in range(30):
+        with Client(str(socket), family="AF_UNIX"):
+            pass
+    with Client(str(socket), family="AF_UNIX") as line:
+        assert line.poll(20), "the server is gone"
+        assert line.recv()["fingerprint"] == "f"

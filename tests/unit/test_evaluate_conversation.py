@@ -74,6 +74,11 @@ def rows(examples, said):
     return [[float(value) for value in found[metric].rows[:, 0]] for metric in ("f1", "exact_match")]
 
 
+def equivalence(examples, said):
+    found = TASK.measure(examples, said, of="quac", language="en")
+    return tuple(score(found[metric].kind, found[metric].rows) for metric in ("heq_q", "heq_d"))
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 CONTEXT = "In May 1983 she married Nikos, a composer."
@@ -136,6 +141,19 @@ def test_a_person_who_is_left_out_counts_for_the_others(tmp_path):
     assert rows([one, two], ["composer", "composer"]) == [[3 / 4, 3 / 4]] * 2
 
 
+def test_as_good_as_people(tmp_path):
+    """People agree on the first with an F1 of 2/3, on the second with 1."""
+    asked = [([MARRIED, COMPOSER], MARRIED), ([MAY], MAY)]
+    examples = quac_file(tmp_path, CONTEXT, asked)
+    again = quac_file(tmp_path / "again", f"{CONTEXT} So.", asked)  # another conversation, cut after its first question
+    assert equivalence(examples, ["Nikos", MAY]) == (0.5, 0), "2 of 3 and 1 of 2 words: less than 2/3"
+    assert equivalence(examples, [COMPOSER, MAY]) == (1, 1)
+    assert equivalence(examples, [MARRIED, "In May"]) == (0.5, 0)
+    assert equivalence([*examples, again[0]], [MARRIED, "", MARRIED]) == (pytest.approx(2 / 3), 0.5)
+    coqa = coqa_file(tmp_path / "coqa", CONTEXT, [("Nikos", "a composer")])
+    assert set(TASK.measure(coqa, ["Nikos"], of="coqa", language="en")) == {"f1", "exact_match"}
+
+
 def test_scores_can_be_resampled(tmp_path):
     examples = coqa_file(tmp_path, CONTEXT, [("Nikos", "a composer"), ("May", "May"), ("unknown", "unknown")])
     found = TASK.measure(examples, ["Nikos", "May", "x"], of="coqa", language="en")["f1"]
@@ -173,22 +191,25 @@ def oracle_left_out(gold, worth):
 
 
 def oracle(script, references, said):
-    """(F1, exact match), or None where people do not agree."""
+    """(F1, exact match, people's F1), or None where people do not agree."""
+    people = Fraction(1)
     if script == "quac":
         given = [text for text in references if text != NONE]
         if len(references) - len(given) >= len(given):
-            return (Fraction(said == NONE),) * 2
+            return (Fraction(said == NONE),) * 2 + (people,)
         references = given
         human = [
             max(oracle_f1(one, two, empty=False) for j, two in enumerate(given) if j != i)
             for i, one in enumerate(given)
             if len(given) > 1
         ]
-        if human and sum(human) / len(human) < Fraction(2, 5):
+        people = sum(human) / len(human) if human else people
+        if people < Fraction(2, 5):
             return None
     return (
         oracle_left_out(references, lambda text: oracle_f1(said, text, empty=script == "coqa")),
         oracle_left_out(references, lambda text: Fraction(oracle_words(said) == oracle_words(text))),
+        people,
     )
 
 
@@ -227,6 +248,9 @@ def test_scores_are_those_of_the_oracle(tmp_path, script, nothing):
         own = ["" if one == nothing and chance.random() < 0.5 else one for one in own]  # as a model says it
         for column, values in enumerate(rows(examples, own)):
             assert values == pytest.approx([float(those[column]) for those in expected.values()]), (gold, own)
+        if script == "quac" and expected:
+            as_good = [f1 >= people for f1, _, people in expected.values()]
+            assert equivalence(examples, own) == (pytest.approx(sum(as_good) / len(as_good)), all(as_good)), (gold, own)
         dropped, asked = dropped + len(worth) - len(expected), asked + len(expected)
     assert asked > CASES and (dropped > 50) == (script == "quac")
 

@@ -5,11 +5,14 @@ the scripts, QuAC's scorer.py (min_f1 0.4) and CoQA's evaluate-v1.0.py:
 - QuAC: no answer is the gold answer, alone, where at least as many people gave none as gave one, and is else no gold
   answer. It is worth 1 to say so and 0 to say anything else. Questions with several answers left, on which people agree
   with an F1 below 0.4, are not scored: no example is made of them, in any split, and the turns after them read them.
+- QuAC's human equivalence: `heq_q` is the share of questions whose F1 is at least people's own, `heq_d` the share of
+  conversations all of whose questions are so, of those that are scored. (The script counts a conversation of which
+  nothing is scored as equal to people; here it is not there.)
 - CoQA: "unknown" is a gold answer as any other, and F1 is SQuAD 2.0's.
 
-The share of questions and of conversations on which a model is as good as people (HEQ), and scores by domain, are not
-counted; exact match on QuAC is ours. The past is the gold one, never the model's own answers: QuAC's `orig_answer`, and
-CoQA's `answers`. Predictions are spans, so that CoQA's "yes" and "no" are found only where the text says them.
+CoQA's scores by domain are not counted; exact match on QuAC is ours. The past is the gold one, never the model's own
+answers: QuAC's `orig_answer`, and CoQA's `answers`. Predictions are spans, so that CoQA's "yes" and "no" are found only
+where the text says them.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ NO_ANSWER = {"quac": CANNOT_ANSWER, "coqa": "unknown"}
 """How each set writes that there is no answer."""
 LEAST_AGREEMENT = 0.4
 """QuAC's: the human F1 below which a question is not scored."""
+ROUNDING = 1e-9
+"""What two equal F1 may differ by, being means of the same fractions in another order."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Turn(Question):
 
 
 class ConversationalQa(Task):
-    """F1 and exact match of each question, the conversation before it being the gold one."""
+    """F1, exact match and human equivalence of each question, the conversation before it being the gold one."""
 
     name = "conversational_qa"
     sets = ("conversational_qa", "quac", "coqa")
@@ -66,7 +71,10 @@ class ConversationalQa(Task):
     ) -> dict[str, Measured]:
         scores = [turn_scores(said, turn) for said, turn in zip(predictions, examples, strict=True)]
         f1s, matches = np.array(scores).reshape(-1, 2, 1).swapaxes(0, 1)
-        return {"f1": Measured("mean", f1s), "exact_match": Measured("mean", matches)}
+        found = {"f1": Measured("mean", f1s), "exact_match": Measured("mean", matches)}
+        if all(turn.script == "quac" for turn in examples):
+            found |= _human_equivalence(examples, f1s)
+        return found
 
 
 def turn_scores(predicted: str, turn: Turn) -> tuple[float, float]:
@@ -76,6 +84,19 @@ def turn_scores(predicted: str, turn: Turn) -> tuple[float, float]:
         return float(said == CANNOT_ANSWER), float(said == CANNOT_ANSWER)
     f1s = [answer_f1(said, [text], no_answer=turn.script == "coqa") for text in turn.gold]
     return left_out(f1s), left_out([exact_match(said, [text]) for text in turn.gold])
+
+
+def _human_equivalence(examples: Sequence[Turn], f1s: np.ndarray) -> dict[str, Measured]:
+    """Of questions, and of conversations: one is counted where its last question is, the other rows being (0, 0)."""
+    people = np.array([agreement(turn.gold) for turn in examples]).reshape(-1, 1)
+    as_good = f1s >= people - ROUNDING
+    conversations: dict[tuple[str, str], list[int]] = {}
+    for number, turn in enumerate(examples):
+        conversations.setdefault((turn.group, turn.context), []).append(number)
+    whole = np.zeros((len(examples), 2))
+    for numbers in conversations.values():
+        whole[numbers[-1]] = as_good[numbers].all(), 1
+    return {"heq_q": Measured("mean", as_good.astype(float)), "heq_d": Measured("ratio", whole)}
 
 
 def _quac(paragraph: Mapping[str, Any], group: str, path: Path) -> Iterator[Turn]:

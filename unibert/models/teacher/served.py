@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -80,20 +82,17 @@ def serve(teacher: Teacher, *, fingerprint: str, socket: Path) -> None:
         socket.chmod(0o600)
         while True:
             line = listener.accept()
-            line.send(facts)
-            threading.Thread(target=_answer, args=(teacher, line, alone), daemon=True).start()
+            threading.Thread(target=_answer, args=(teacher, line, facts, alone), daemon=True).start()
 
 
-def _answer(teacher: Teacher, line: Connection, alone: threading.Lock) -> None:
-    """Answer one rank until it leaves."""
+def _answer(teacher: Teacher, line: Connection, facts: Mapping[str, Any], alone: threading.Lock) -> None:
+    """Answer one rank until it leaves, at whatever moment: the others are not to notice."""
     from unibert.data.batches import Batch
 
-    with line:
+    with line, suppress(EOFError, OSError):
+        line.send(facts)
         while True:
-            try:
-                told, wanted = line.recv()
-            except (EOFError, OSError):
-                return
+            told, wanted = line.recv()
             try:
                 batch = Batch(**{name: _tensor(value) for name, value in told.items()}).to(teacher.device)
                 with alone:
