@@ -302,6 +302,17 @@ def test_a_row_that_another_process_did_not_finish_is_cut_before_the_next(place,
     assert read_results(shared.path) == rows[:2]
 
 
+@pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"])
+def test_a_model_is_another_one_when_any_part_of_it_is(place, tmp_path, part):
+    import shutil
+
+    shutil.copytree(place / "model", tmp_path / "copy")
+    same = find_model(str(tmp_path / "copy")).weights
+    with (tmp_path / "copy" / part).open("ab") as file:
+        file.write(b"\n")
+    assert find_model(str(place / "model")).weights == same != find_model(str(tmp_path / "copy")).weights
+
+
 def test_models_that_cannot_be_judged(place, labelled, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="name some of ner"):
         judge([str(place / "model")], ["pos"], labelled, tmp_path / "r.jsonl")

@@ -80,7 +80,8 @@ def find_model(word: str) -> Model:
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: config.json is of no encoder that transformers knows: {error}") from error
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
+    patterns = ("*.safetensors", "*.bin", "config.json", "tokenizer_config.json")
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     tokenizer = (folder / "tokenizer.json").read_bytes()
