@@ -16,6 +16,7 @@ from tiny import make_teacher, make_tokenizer, sentences, words
 from tests.unit.small_labelled import make_labelled
 from unibert.errors import DataError
 from unibert.evaluate.compare.report import write_report
+from unibert.evaluate.finetune import loop
 from unibert.evaluate.finetune.decoding import best_span
 from unibert.evaluate.finetune.heads import TaskModel, collate
 from unibert.evaluate.finetune.loop import fit, outputs_of, predict
@@ -161,14 +162,18 @@ def test_conversations_of_any_length_are_read_alone(place, tokenizer, precision)
     assert np.isfinite(fit(model, windows, rate=1e-3, seed=0, settings=settings, padding=padding))
 
 
-def test_encoder_and_head_learn_sentences_by_heart(place, tokenizer, labelled):
+def test_encoder_and_head_learn_sentences_by_heart(place, tokenizer, labelled, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_LINES", 0.0)
     settings = Settings(epochs=60, batch=8, max_tokens=48)
     plan = make_plan(TASKS["ner"], labelled, settings=settings)
     torch.manual_seed(0)
     model = TaskModel(place / "model", "tokens", outputs=len(plan.labels), dropout=0.0)
     few = plan.train[:8]
     read = Windows(tokenizer, max_tokens=48, settings=settings).of(few, "tokens", labels=plan.labels)
-    fit(model, read, rate=1e-2, seed=0, settings=settings, padding=1)
+    loss = fit(model, read, rate=1e-2, seed=0, settings=settings, padding=1, what="by heart")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("by heart: step 1 of 60, mean loss of the epoch ")
+    assert said[-1] == f"by heart: step 60 of 60, mean loss of the epoch {loss:.3f}"
     found = predict(model, read, few, labels=plan.labels, settings=settings, padding=1, may_be_empty=False)
     assert sum(tag != "O" for example in few for tag in example.tags) > 0
     right = np.mean([p == t for tags, e in zip(found, few, strict=True) for p, t in zip(tags, e.tags, strict=True)])

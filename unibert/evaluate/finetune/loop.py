@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unibert.data.lines import say
 from unibert.errors import NumericsError
 from unibert.evaluate.finetune.decoding import decode
 from unibert.evaluate.finetune.distil import Answers, divergence_loss
 from unibert.evaluate.finetune.heads import TaskModel, collate
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.finetune.windows import Window
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def fit(
@@ -26,11 +30,12 @@ def fit(
     settings: Settings,
     padding: int,
     answers: Answers | None = None,
+    what: str = "fine-tuning",
 ) -> float:
     """Train in place and return the mean loss of the last epoch.
 
     AdamW; the rate rises over `warmup_fraction` of the steps, then falls linearly to 0; gradients have norm 1 at most.
-    With a teacher's answers these are learnt, and labels are not looked at.
+    With a teacher's answers these are learnt, and labels are not looked at. Progress lines begin with `what`.
 
     Raises:
         NumericsError: the loss is not finite.
@@ -51,7 +56,8 @@ def fit(
     order = torch.Generator().manual_seed(seed)
     model.train()
     losses: list[float] = []
-    for _ in range(settings.epochs):
+    said = time.monotonic()
+    for epoch in range(settings.epochs):
         losses.clear()
         for chosen in torch.randperm(len(windows), generator=order).split(settings.batch):
             own = [windows[i] for i in chosen.tolist()]
@@ -59,13 +65,16 @@ def fit(
             with _precision(settings, device):
                 loss = model.loss(batch) if answers is None else divergence_loss(model(batch), batch, own, answers)
             if not torch.isfinite(loss):
-                raise NumericsError(f"fine-tuning: the loss is {loss.item()} at rate {rate}: leave that rate out")
+                raise NumericsError(f"{what}: the loss is {loss.item()} at rate {rate}: leave that rate out")
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.item())
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said, done = time.monotonic(), epoch * (steps // settings.epochs) + len(losses)
+                say(f"{what}: step {done} of {steps}, mean loss of the epoch {sum(losses) / len(losses):.3f}")
     return sum(losses) / len(losses)
 
 

@@ -120,7 +120,9 @@ class Tuned:
         model = TaskModel(self.model.folder, task.head, outputs=outputs, turns=turns).to(self.device)
         read = plan.train if answers is None else plan.unlabelled
         windows = self.windows.of(read, task.head, labels=plan.labels)
-        fit(model, windows, rate=rate, seed=seed, settings=self.settings, padding=self.padding, answers=answers)
+        what = f"evaluate: {self.model.name}: {task.name}, seed {seed}, rate {rate:g}"
+        own = self.settings
+        fit(model, windows, rate=rate, seed=seed, settings=own, padding=self.padding, answers=answers, what=what)
         return model
 
     @cached_property
