@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ from unibert import objectives
 from unibert.config import Recipe, load_recipe, to_toml
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
-from unibert.errors import CheckpointError, ConfigError, MachineError
+from unibert.errors import ConfigError, MachineError
 from unibert.models.discriminator import build_discriminator
 from unibert.models.encoder import Encoder
 from unibert.models.heads import seeded
@@ -34,6 +34,14 @@ from unibert.objectives import Needs, Objective
 from unibert.observe import flops
 from unibert.observe.locks import stale_locks
 from unibert.plan import accumulation_steps, make_plan
+from unibert.resume import (
+    fingerprints_of_models,
+    refuse_another_run,
+    say_what_changed,
+    stream_fingerprints,
+    tidy,
+    where_to_begin,
+)
 from unibert.runtime import checkpoint, dist, dsconfig, optimizers
 from unibert.runtime.checkpoint import State
 from unibert.runtime.dist import Ranks
@@ -41,13 +49,6 @@ from unibert.runtime.players import Player, Players
 from unibert.schema import Optimizer
 
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy", "unibert")
-# What decides which samples come when, and how they are masked: it cannot change within a run.
-STREAM_FIELDS = ("languages", "data.max_sequence_tokens", "data.smoothing_exponent", "masking", "train.seed")
-STREAM_FIELDS += ("train.global_batch_sequences", "train.ladder")
-# Came later: named only where they are not as before, so that older checkpoints go on.
-LATER_STREAM_FIELDS = ("data.max_repeats", "data.max_share", "data.share_limits", "data.curriculum")
-LATER_STREAM_FIELDS += ("data.parallel_ratio", "masking.unit", "data.drop_tokens", "data.keep_whole")
-LATER_STREAM_FIELDS += ("data.code_switch_fraction", "data.parallel_english_fraction")
 log = logging.getLogger(__name__)
 
 
@@ -114,9 +115,7 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     fingerprints = stream_fingerprints(recipe, stream)
     digest = hashlib.sha256(to_toml(recipe).encode()).hexdigest()[:12]
     dist.refuse_differences({"recipe": digest, **fingerprints, **_versions()})
-    first = _where_to_begin(recipe, ranks=ranks, resume=resume)
-    if ranks.is_first:
-        _write_facts(recipe, ranks=ranks, plan=plan.to_json())
+    first = where_to_begin(recipe, ranks=ranks, resume=resume)
     device = dist.device()
     setting = objectives.Setting(recipe, Sizes.of(student_config(recipe)), teacher_sizes(recipe))
     active = objectives.build(setting)
@@ -130,7 +129,10 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
             if (module := objective.module()) is not None:
                 student.beside[objective.name] = module
     _check_fit(student, teacher, shards=shards, needs=needs)
-    if first is None and recipe.save.export and ranks.is_first:
+    models = fingerprints_of_models(recipe, student, teacher, ranks=ranks)
+    if first is not None:
+        refuse_another_run(checkpoint.read_state(first), first, stream=fingerprints, models=models)
+    elif recipe.save.export and ranks.is_first:
         _export_untrained(student, recipe)
     student.to(device)
     for objective in active:
@@ -140,12 +142,16 @@ def assemble(recipe: Recipe, *, ranks: Ranks, resume: str) -> Run:
     state = State(0, 0, 0, ranks.world, fingerprints, _versions())
     torch.manual_seed(recipe.train.seed * 65_537 + ranks.rank)  # dropout; every rank its own
     if first is not None:
-        _same_stream(checkpoint.read_state(first), fingerprints, first)
         state = checkpoint.load(first, players=players, ranks=ranks)
         for objective in active:
             if objective.state():
                 objective.load_state(checkpoint.load_objective(first, objective.name, device=device))
-        _say_what_changed(state, recipe, ranks=ranks)
+        say_what_changed(state, recipe, ranks=ranks)
+    state = replace(state, fingerprints={**fingerprints, **models})
+    if ranks.is_first:  # only now: what is refused changes nothing
+        _write_facts(recipe, ranks=ranks, plan=plan.to_json())
+        if first is not None:
+            tidy(recipe, step=state.step)
     return Run(recipe, ranks, device, shards, stream, active, needs, players, teacher, state, first)
 
 
@@ -195,23 +201,6 @@ def _optimizer(module: nn.Module, table: Optimizer, *, engine: dict) -> torch.op
     )
 
 
-def _say_what_changed(state: State, recipe: Recipe, *, ranks: Ranks) -> None:
-    """A run goes on under any number of ranks; where that changes its numbers, say so."""
-    if state.world == ranks.world:
-        return
-    log.info("saved by %d rank(s), going on with %d", state.world, ranks.world)
-    table = recipe.discriminator
-    if table is not None and table.turns == "every_micro_batch":
-        log.warning(
-            "discriminator.turns = every_micro_batch and %d ranks instead of %d: the discriminator's moves now hold "
-            "other documents; a number of turns would not depend on the ranks",
-            ranks.world,
-            state.world,
-        )
-    if recipe.student.drops_at_random:
-        log.warning("dropout on %d ranks instead of %d: other random numbers from here on", ranks.world, state.world)
-
-
 def _check_fit(student: Encoder, teacher: Teacher | None, *, shards: ShardSet, needs: Needs) -> None:
     if student.vocabulary_size != shards.vocabulary_size:
         raise ConfigError(
@@ -242,78 +231,6 @@ def _refuse_moving_teacher(teacher: Teacher | None, players: Players) -> None:
     for player in players:
         for parameter in player.module.parameters():
             assert not held or not parameter.numel() or parameter.data_ptr() not in held, "the teacher's would move"
-
-
-def _where_to_begin(recipe: Recipe, *, ranks: Ranks, resume: str) -> Path | None:
-    """The checkpoint to go on from, found by the first rank and told to all."""
-    found: list[Path | str | None] = [None]
-    if ranks.is_first:
-        try:
-            found = [_find_checkpoint(recipe, resume)]
-        except CheckpointError as error:
-            found = [str(error)]
-    if ranks.world > 1:
-        torch.distributed.broadcast_object_list(found, src=0)
-    if isinstance(found[0], str):
-        raise CheckpointError(found[0])
-    return found[0]
-
-
-def _find_checkpoint(recipe: Recipe, resume: str) -> Path | None:
-    folder = recipe.run_folder / "checkpoints"
-    if resume == "never":
-        _put_aside(recipe.run_folder)
-        return None
-    if resume not in ("auto", "must"):
-        damage = checkpoint.damaged(Path(resume))
-        if damage:
-            raise CheckpointError(f"--resume {resume}: {damage}")
-        return Path(resume)
-    newest = checkpoint.newest_sound(folder)
-    if newest is None and resume == "must":
-        raise CheckpointError(f"--resume must: there is no complete checkpoint in {folder}")
-    return newest
-
-
-def _put_aside(folder: Path) -> None:
-    if not folder.exists():
-        return
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.before_{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    log.warning("--resume never: what was in %s is now in %s", folder, aside)
-
-
-def stream_fingerprints(recipe: Recipe, stream: Stream) -> dict[str, str]:
-    """Of what decides which samples come when, and how they are masked."""
-    tree, changed = recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_defaults=True)
-    facts = {path: _value(tree, path) for path in STREAM_FIELDS}
-    del facts["masking"]["unit"]
-    facts |= {path: value for path in LATER_STREAM_FIELDS if (value := _value(changed, path)) is not None}
-    if recipe.data.max_repeats or recipe.data.curriculum:
-        facts["train.steps"] = recipe.train.steps  # then the shares depend on the length of the run
-    return {
-        "shards": stream.mixture.fingerprint,
-        "tokenizer": stream.shards.tokenizer_fingerprint,
-        "stream": json.dumps(facts, sort_keys=True),
-    }
-
-
-def _value(tree: dict, path: str) -> Any:
-    """What stands at a dotted path; None where there is nothing."""
-    return reduce(lambda table, key: (table or {}).get(key), path.split("."), tree)
-
-
-def _same_stream(state: State, now: dict[str, str], path: Path) -> None:
-    if state.fingerprints == now:
-        return
-    changed = [name for name in now if state.fingerprints.get(name) != now[name]]
-    raise CheckpointError(
-        f"{path} read another stream than this recipe would: {', '.join(changed)} changed (of the recipe, these "
-        f"decide the stream: {', '.join(STREAM_FIELDS + LATER_STREAM_FIELDS)}). Change it back, give the run another "
-        "name, or start over with --resume never"
-    )
 
 
 def _export_untrained(student: Encoder, recipe: Recipe) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from unibert.assembly import stream_fingerprints
 from unibert.config import Recipe, to_toml
 from unibert.data.batches import Stream
 from unibert.data.lines import say, write_json
@@ -32,6 +31,7 @@ from unibert.models.teacher.cached import expected_facts, packed_rows, source_co
 from unibert.models.teacher.pieces import Pieces, with_our_pieces
 from unibert.models.wanted import Wanted
 from unibert.plan import first_sample
+from unibert.resume import stream_fingerprints
 
 
 @dataclass(frozen=True)

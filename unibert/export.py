@@ -43,14 +43,14 @@ def write_hf(
         The folder.
 
     Raises:
-        CheckpointError: weights are missing, or have another shape than the recipe's student.
+        CheckpointError: weights are missing or left over, or have another shape than the recipe's student.
         DataError: there is no tokenizer, or it belongs to another vocabulary.
     """
     if isinstance(student, Encoder):
         config, state = student.hf.config, student.hf.state_dict()
     else:
         config = student_config(recipe)
-        state = {name.removeprefix(PREFIX): tensor for name, tensor in student.items()}
+        state = {name.removeprefix(PREFIX): tensor for name, tensor in student.items() if name.startswith(PREFIX)}
     hf = _model(config, state)
     with replaced_folder(folder) as new:
         copy_tokenizer(_tokenizer_folder(recipe), into=new, hf=hf)
@@ -84,6 +84,11 @@ def _model(config: PretrainedConfig, state: dict[str, Tensor]) -> PreTrainedMode
     expected = dict(hf.named_parameters())  # of tied names the first
     if lost := sorted(expected.keys() - state.keys()):
         raise CheckpointError(f"{len(lost)} weights of the student are missing, the first is {lost[0]}")
+    if left := sorted(state.keys() - hf.state_dict().keys()):
+        raise CheckpointError(
+            f"{len(left)} weights have no place in the recipe's student, the first is {left[0]}: export with the "
+            "recipe of the run"
+        )
     for name, parameter in expected.items():
         if state[name].shape != parameter.shape:
             raise CheckpointError(

@@ -146,10 +146,11 @@ class Trainer:
             self.logger.say(f"step {step} is passed over (train.skip_steps)")
             values: dict[str, float] = {}
             self.meter.samples = first_sample(self.recipe, step + 1)
-            self.run.state = replace(self.run.state, step=step, samples=self.meter.samples)
+            self.run.state = replace(self.run.state, step=step, samples=self.meter.samples, score=None)
         else:
             values = self.train_step(step, micros)
-        if step % self.recipe.log.evaluate_every_steps == 0 or step == self.steps:
+        save, every = self.recipe.save, self.recipe.log.evaluate_every_steps
+        if step % every == 0 or step == self.steps or (save.keep_best and step % save.every_steps == 0):
             values |= self.evaluate()
         self.logger.log(step, values)
 
@@ -256,6 +257,7 @@ class Trainer:
             torch.distributed.all_reduce(everything)
         everything = everything.cpu()
         if everything[-1]:
+            self.finish_save()  # of a step before; all ranks are here
             dist.fail_together(read if isinstance(read, Exception) else None)
         return micros, everything[: own_AO.numel()].view(shape), everything[own_AO.numel() : -1]
 
@@ -342,7 +344,7 @@ class Trainer:
         values = reading.values
         own = [o.name for o in run.objectives if o.player == "student" and f"loss/{o.name}" in values]
         values["loss/total"] = sum(weights[name] * values[f"loss/{name}"] for name in own)
-        run.state = replace(run.state, step=step, samples=self.meter.samples, tokens=self.meter.tokens)
+        run.state = replace(run.state, step=step, samples=self.meter.samples, tokens=self.meter.tokens, score=None)
         return values
 
     def evaluate(self) -> dict[str, float]:

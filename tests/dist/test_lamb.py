@@ -1,5 +1,6 @@
 """LAMB under ZeRO 1, 2 and 3 on two ranks is LAMB: the same weights and trust ratios as a plain loop's."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -107,3 +108,11 @@ def test_the_tags_sum_up_the_ratios(ranks, reference):
 def test_an_engine_of_zero_0_in_bf16_begins_with_the_weights_it_was_given(ranks):
     for name, (master, before) in ranks[0]["as_built"].items():
         assert torch.equal(master, before), name
+
+
+@pytest.mark.dist
+def test_apex_resumes_with_its_count_of_steps(tmp_path):
+    words = [sys.executable, str(Path(__file__).with_name("apex_worker.py")), str(tmp_path / "saved")]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"equal": True, "moved": True}

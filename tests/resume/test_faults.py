@@ -61,6 +61,7 @@ def test_data_that_one_rank_cannot_read_ends_both_with_its_code(tmp_path):
     assert done.returncode == 3, done.stderr[-3000:]
     assert done.stderr.count("on rank 1: the shard of this test is gone") == 2  # said by both, waited for by none
     assert [row["step"] for row in metrics(tmp_path / "runs" / "tiny")] == [1, 2]
+    assert (tmp_path / "runs" / "tiny" / "checkpoints" / "step_00000002" / "COMPLETE").is_file(), "it was being written"
 
 
 @pytest.mark.dist

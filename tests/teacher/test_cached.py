@@ -13,13 +13,13 @@ from kernels.divergence import divergence
 from tests.runs import environment, metrics, train
 from tests.tiny import make_workspace
 from unibert import cache_teacher
-from unibert.assembly import stream_fingerprints
 from unibert.config import load_recipe
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
 from unibert.errors import ConfigError, DataError
 from unibert.models.teacher import load_resident, load_teacher
 from unibert.models.wanted import Wanted
+from unibert.resume import stream_fingerprints
 
 CPU = torch.device("cpu")
 LOGITS = Wanted(masked_logits=True, last_hidden=False)

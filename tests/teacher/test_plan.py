@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from tests.tiny import make_workspace
 from unibert import cache_teacher
-from unibert.assembly import stream_fingerprints
 from unibert.config import load_recipe
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
@@ -22,6 +21,7 @@ from unibert.objectives import Setting, build
 from unibert.plan import make_plan
 from unibert.plan.activations import kept_numbers, readings
 from unibert.plan.memory import student_dimensions
+from unibert.resume import stream_fingerprints
 
 CPU = torch.device("cpu")
 PAIRS = ("--data.parallel_ratio", "1.0")

@@ -433,7 +433,7 @@ def test_padding_is_below_a_half_whatever_the_lengths():
 
 
 def test_older_checkpoints_go_on_and_new_fields_do_not_go_unseen(folder):
-    from unibert.assembly import stream_fingerprints
+    from unibert.resume import stream_fingerprints
 
     def facts(**tables):
         here = stream(folder, **tables)

@@ -47,6 +47,32 @@ def test_retention(tmp_path, table, expected):
     assert kept(tmp_path, **table) == expected
 
 
+def test_a_stop_between_evaluations_is_not_the_best(tmp_path):
+    for step, score in ((100, 2.0), (149, None), (200, 3.0), (300, 3.5)):
+        make(tmp_path, step, score)
+    assert kept(tmp_path, keep_last=1, keep_best=True) == [300, 100]
+
+
+def test_what_a_run_that_goes_back_had_reached_is_put_aside(tmp_path):
+    for step in (3, 6, 9):
+        make(tmp_path / "checkpoints", step)
+        make(tmp_path / "hf", step)
+    make(tmp_path / "checkpoints", 10)
+    assert checkpoint.abandon(tmp_path, after=10) == []
+    aside = [str(path.relative_to(tmp_path)) for path in checkpoint.abandon(tmp_path, after=6)]
+    assert sorted(aside) == [
+        "checkpoints/abandoned_step_00000009",
+        "checkpoints/abandoned_step_00000010",
+        "hf/abandoned_step_00000009",
+    ]
+    make(tmp_path / "checkpoints", 7)
+    assert kept(tmp_path / "checkpoints", keep_last=3) == [7, 6, 3]
+    checkpoint.abandon(tmp_path, after=3)
+    make(tmp_path / "checkpoints", 9)
+    assert len(checkpoint.abandon(tmp_path, after=3)) == 1, "an earlier one of the same step makes room"
+    assert kept(tmp_path / "checkpoints", keep_last=2) == [3]
+
+
 @pytest.mark.parametrize("how", ["cut", "flip", "gone", "no manifest", "empty manifest"])
 def test_damage_is_seen_and_the_one_before_is_taken(tmp_path, how):
     before, newest = make(tmp_path, 1), make(tmp_path, 2)

@@ -55,7 +55,7 @@ class State:
         world: ranks that saved.
         fingerprints: of shards, tokenizer and the recipe's stream.
         versions: of the packages.
-        score: held-out masked cross-entropy at the last evaluation, nats; None before the first.
+        score: held-out masked cross-entropy of this step, nats; None where it was not measured.
     """
 
     step: int
@@ -303,6 +303,24 @@ def _remembered(folder: Path, name: str) -> Path:
 def read_state(path: Path) -> State:
     """The state of a checkpoint."""
     return State(**json.loads((path / STATE).read_text()))
+
+
+def abandon(run_folder: Path, *, after: int) -> list[Path]:
+    """Put aside the checkpoints and exports of later steps than a run goes on from; nothing takes them up again.
+
+    Else the newest of them would be kept in place of what is written from here on, and be gone on from at the next
+    start. Of an earlier going back, those of the same step make room.
+
+    Returns:
+        Where they are now: abandoned_step_00001200 and so on.
+    """
+    aside = []
+    for path in sorted((*run_folder.glob("checkpoints/step_*"), *run_folder.glob("hf/step_*"))):
+        if int(path.name.removeprefix("step_")) > after:
+            aside.append(path.with_name(f"abandoned_{path.name}"))
+            shutil.rmtree(aside[-1], ignore_errors=True)
+            path.rename(aside[-1])
+    return aside
 
 
 def prune(folder: Path, *, table: Save) -> None:

@@ -21,7 +21,7 @@ from unibert.schema import Recipe
 
 # Keys of the file's own, and keys that the recipe owns (absent or "auto").
 MECHANICS = frozenset(
-    """zero_optimization bf16 fp16 torch_autocast data_types communication_data_type prescale_gradients
+    """zero_optimization bf16 fp16 data_types communication_data_type prescale_gradients
     gradient_predivide_factor zero_force_ds_cpu_optimizer aio comms_logger compile checkpoint memory_breakdown
     wall_clock_breakdown disable_allgather seq_parallel_communication_data_type timers""".split()
 )
@@ -40,6 +40,8 @@ FORBIDDEN = {
     "steps_per_print": "the recipe's log.every_steps",
     "activation_checkpointing": "the recipe",
     "zero_allow_untested_optimizer": "unibert, which passes its own optimizer",
+    # It clips scaled gradients in ZeRO-1 to 3 (moments thousands of times too small), and loses its scaler's state.
+    "torch_autocast": "the tables bf16 and fp16",
 }
 
 
@@ -149,7 +151,11 @@ def complete(
     bf16 = out.get("bf16", {})
     if bf16.get("enabled") == "auto":
         bf16["enabled"] = bf16_is_faster
-    if not bf16.get("enabled"):
+    if bf16.get("enabled"):
+        # With fp32 accumulation in ZeRO-1 DeepSpeed would else clear the gradients of what is used behind the
+        # encoder (a head's bias, projections): they are there before its own backward begins.
+        bf16["immediate_grad_update"] = True
+    else:
         out.pop("bf16", None)
     out.update(
         train_batch_size=micro_batch * accumulation * world,

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unibert.errors import CheckpointError
+from unibert.runtime.optimizers import counts_in_groups
 from unibert.runtime.shards import inner_optimizer, shards_of
 
 WEIGHT = "weight"
@@ -106,7 +107,7 @@ def restore(engine: Any, folder: Path) -> None:
                 shard.part(fragment, state[kind]).copy_(part)
         optimizer.state[shard.flat] = state
     for group in optimizer.param_groups:
-        if "step" in group:
+        if "step" in group or counts_in_groups(optimizer):
             group["step"] = steps
     _refresh_forward_weights(engine, saved)
     for name, value in _at_rest(engine, keep=True, write=saved):

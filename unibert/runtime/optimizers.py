@@ -81,6 +81,11 @@ def at_rest(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     optimizer.state.clear()
 
 
+def counts_in_groups(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is NVIDIA apex's, which counts steps in its groups, from its first step on, and not in its state."""
+    return type(optimizer).__name__ == "FusedLAMB"
+
+
 def _device_type(module: nn.Module) -> str:
     return next(parameter for parameter in module.parameters() if parameter.requires_grad).device.type
 

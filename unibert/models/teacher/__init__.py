@@ -33,6 +33,7 @@ __all__ = [
     "our_pieces",
     "serve_teacher",
     "teacher_dtype",
+    "teacher_folders",
     "teacher_sizes",
 ]
 
@@ -51,6 +52,17 @@ def teacher_sizes(recipe: Recipe) -> Sizes | None:
     if pieces is None or pieces.relation == "different":
         return sizes
     return replace(sizes, vocabulary=len(pieces.of_teacher))  # as it will be when it is mapped
+
+
+def teacher_folders(recipe: Recipe) -> list[Path]:
+    """Where the recipe's teacher lies, and those of [[teacher.more]].
+
+    Raises:
+        DataError: there is no model in a folder.
+    """
+    table = recipe.teacher
+    assert table is not None, "the recipe has no [teacher]"
+    return [newest_export(path) for path in (table.path or table.trimmed, *(other.path for other in table.more))]
 
 
 def load_teacher(recipe: Recipe, *, device: torch.device, fingerprints: Mapping[str, str] | None = None) -> Teacher:
