@@ -91,6 +91,8 @@ def mlm_distill_head(
     if teacher is not None and (ours := _vocabulary(student)) != (theirs := _vocabulary(teacher)):
         raise ValueError(f"{ours} pieces of the student and {theirs} of the teacher differ")
     theirs = (None,) * 3 if teacher is None else tuple(x if x is None else x.detach() for x in teacher)
+    # What is not computed has no gradient: told otherwise, the backward pass would form all of it anew.
+    factors = (factors[0] if targets_M is not None else 0.0, factors[1] if teacher is not None else 0.0)
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in student]
     largest = max(map(abs, factors)) or 1.0  # fp16 would lose a gradient that is divided by the number of targets
     totals, cross_entropy_M, agreed, *_ = head_rows(

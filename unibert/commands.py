@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,22 @@ def no_overrides(words: Sequence[str]) -> None:
     """Refuse words that would set a recipe's fields."""
     if words:
         raise ConfigError(f"this command has no recipe, so what is {' '.join(words)!r}?")
+
+
+def _at_least(least: int, **options: int | None) -> None:
+    """Refuse options' numbers with which nothing would be measured."""
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
+
+
+def _refuse_place(option: str, path: Path, *, kind: Literal["file", "folder"]) -> None:
+    """Refuse to write where a folder is in a file's place, or a file in a folder's."""
+    if kind == "file" and path.is_dir():
+        raise ConfigError(f"{option} {path}: it is a folder: name a file, as in {path / 'results.jsonl'}")
+    for folder in ([path] if kind == "folder" else []) + list(path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{option} {path}: {folder} is a file: name another {kind}")
 
 
 @dataclass(frozen=True)
@@ -161,8 +178,7 @@ class Evaluate:
 
     def _judge(self, overrides: Sequence[str]) -> None:
         no_overrides(overrides)
-        if not self.what:
-            raise ConfigError("name at least one model")
+        tasks = self._checked()
         from unibert.evaluate.finetune.run import judge, settings_of
 
         settings = settings_of(
@@ -180,8 +196,35 @@ class Evaluate:
             remove_language=self.remove_language,
             prefix=self.prefix,
         )
-        tasks = self.tasks.split(",")
         judge(self.what, tasks, self.data, self.results, seeds=self.seeds, settings=settings, force=self.force)
+
+    def _checked(self) -> list[str]:
+        """The tasks' names, when every option can be; nothing has been read then.
+
+        Raises:
+            ConfigError: an option that cannot be.
+        """
+        if not self.what:
+            raise ConfigError("name at least one model")
+        _at_least(1, seeds=self.seeds, epochs=self.epochs, batch=self.batch, limit=self.limit)
+        _at_least(1, train_limit=self.train_limit, remove_language=self.remove_language)
+        _at_least(16, max_tokens=self.max_tokens)
+        if not self.rates or not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
+            said = " ".join(f"{rate:g}" for rate in self.rates) or "without a number"
+            raise ConfigError(f"--rates {said}: name learning rates above 0, as in --rates 2e-5 5e-5")
+        if (self.mode == "distil") != bool(self.task_teacher):
+            raise ConfigError("--mode distil and --task-teacher MODEL go together: name both or neither")
+        _refuse_place("--results", self.results, kind="file")
+        from unibert.evaluate.finetune.subject import parted
+        from unibert.evaluate.tasks import TASKS
+
+        tasks = [name.strip() for name in self.tasks.split(",")]
+        if unknown := [name or "nothing" for name in tasks if name not in TASKS]:
+            raise ConfigError(f"--tasks {self.tasks}: {', '.join(unknown)} is no task: name some of {', '.join(TASKS)}")
+        names = [parted(word)[0] for word in self.what]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"two models are called {', '.join(twice)}: name them, as in first=PATH")
+        return tasks
 
 
 @dataclass(frozen=True)
@@ -207,6 +250,12 @@ class ReportCommand:
         no_overrides(overrides)
         if not self.results:
             raise ConfigError("name at least one results file")
+        _at_least(1, resamples=self.resamples)
+        _refuse_place("--out", self.out, kind="folder")
+        if self.ours and not self.reference:
+            raise ConfigError(
+                "--ours needs --reference MODEL: groups are compared by their improvements over that model"
+            )
         from unibert.evaluate.compare.report import write_report
 
         write_report(

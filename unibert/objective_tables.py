@@ -137,6 +137,9 @@ class TranslationLM(Table):
     """Either side comes first, by an even coin; else the one whose language comes first in `languages`."""
 
 
+Group = Annotated[int, Field(ge=2)]
+
+
 class _Alignment(Table):
     """What objectives that compare the sentences of a pair have in common."""
 
@@ -153,7 +156,7 @@ class InBatchContrast(_Alignment):
 
     form: Literal["info_nce"] = "info_nce"
     """In-batch InfoNCE."""
-    group_pairs: Positive = 8
+    group_pairs: Group = 8
     """Pairs that are compared with each other: consecutive ones; the pairs of a micro-batch are a multiple of it."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
     """Divides the cosines."""
@@ -181,8 +184,9 @@ class Bootstrap(_Alignment):
 
     form: Literal["byol"] = "byol"
     """BYOL-like (MMKD)."""
-    group_pairs: Positive = 8
-    """Pairs over which batches are normalised: consecutive ones; the pairs of a micro-batch are a multiple of it."""
+    group_pairs: Annotated[int, Field(ge=4)] = 8
+    """Pairs over which batches are normalised: consecutive ones; the pairs of a micro-batch are a multiple of it. Of
+    one or two, every feature becomes 0 or 1 whatever it was, and nothing is learnt."""
     projection_size: Positive = 128
     """Width of what is compared."""
 
@@ -225,7 +229,7 @@ WordAlignment = IndexedWords | DictionaryWords
 class Structure(_Alignment):
     """Sentences are as near to each other in the translations as in the teacher's English."""
 
-    group_pairs: Positive = 8
+    group_pairs: Group = 8
     """Pairs that are compared with each other: consecutive ones; the pairs of a micro-batch are a multiple of it."""
     projection_size: Positive = 128
     """Width of the heads."""

@@ -28,6 +28,13 @@ def pair_problems(recipe: Recipe) -> Iterator[str]:
     on = {name: table for name, table in recipe.objectives.on().items() if name in ON_PAIRS}
     if recipe.data.code_switch_fraction and not recipe.data.parallel_ratio:
         yield "data.code_switch_fraction switches between the sides of translation pairs: set data.parallel_ratio"
+    learn_by_language = [name for name, table in on.items() if reads_teacher(name, table)]
+    if recipe.data.code_switch_fraction and (recipe.discriminator or learn_by_language):
+        who = "the discriminator" if recipe.discriminator else f"[objectives.{learn_by_language[0]}]"
+        yield (
+            f"data.code_switch_fraction leaves half of a switched text in the other language, and {who} would take all "
+            "of it for its first one: set it to 0, or take that out"
+        )
     if recipe.data.parallel_english_fraction and not (recipe.data.parallel_ratio and PIVOT in recipe.languages):
         yield f"data.parallel_english_fraction is of pairs with English: set data.parallel_ratio, and have {PIVOT!r}"
     for name, table in on.items():

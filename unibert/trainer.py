@@ -149,8 +149,8 @@ class Trainer:
             self.run.state = replace(self.run.state, step=step, samples=self.meter.samples, score=None)
         else:
             values = self.train_step(step, micros)
-        save, every = self.recipe.save, self.recipe.log.evaluate_every_steps
-        if step % every == 0 or step == self.steps or (save.keep_best and step % save.every_steps == 0):
+        looks = [self.recipe.log.evaluate_every_steps, *[self.recipe.save.every_steps] * self.recipe.save.keep_best]
+        if step == self.steps or any(step % every == 0 for every in looks):
             values |= self.evaluate()
         self.logger.log(step, values)
 
@@ -377,8 +377,7 @@ class Trainer:
         self.watchdog.beat("saving a checkpoint")
         self.finish_save()
         self.logger.sync()
-        remembered = {objective.name: objective.state() for objective in run.objectives}
-        self.saver.begin(players=run.players, state=run.state, objectives=remembered)
+        self.saver.begin(players=run.players, state=run.state, objectives={o.name: o.state() for o in run.objectives})
         if not self.recipe.save.background:
             self.finish_save()
 

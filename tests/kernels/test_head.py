@@ -49,6 +49,14 @@ def test_known_factors_spare_the_second_way_through(monkeypatch):
         found = mlm_distill_head(student, **options, factors=factors)
         (4 * found.cross_entropy + 2 * found.divergence).backward()
         assert len(panels) == passes
+    panels.clear()
+    mlm_distill_head(student, teacher=teacher).divergence.backward()
+    assert len(panels) == 1, "and so does a loss that stands alone, whatever factor the other is said to have"
+    head_rows = head.head_rows
+    monkeypatch.setattr(head, "head_rows", lambda *args: panels.append(1) or head_rows(*args))
+    panels.clear()
+    mlm_distill_head(student, targets_M=TARGETS).cross_entropy.backward()
+    assert len(panels) == 1
 
 
 def test_either_loss_alone():

@@ -72,7 +72,8 @@ def test_what_cannot_be_is_refused(table, words):
         make_objective("distill_relations", table, teacher=WIDER)
 
 
-def test_layers_that_are_left_out_at_random_are_refused():
-    student = RECIPE.student.model_copy(update={"layer_drop": 0.2})
-    with pytest.raises(ConfigError, match=r"student.layer_drop = 0.2"):
+@pytest.mark.parametrize("name", ["layer_drop", "projection_dropout"])
+def test_layers_and_vectors_that_are_left_out_at_random_are_refused(name):
+    student = RECIPE.student.model_copy(update={name: 0.2})
+    with pytest.raises(ConfigError, match=rf"student.{name} = 0.2"):
         make_objective("distill_relations", DistillRelations(), recipe_student=student)

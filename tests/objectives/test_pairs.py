@@ -15,6 +15,7 @@ from unibert.data.words import WordPieces
 from unibert.models.encoder import EncoderOutput
 from unibert.models.wanted import Sizes
 from unibert.objectives import MicroStep, Setting, kind_of
+from unibert.objectives.align_momentum import text_hashes
 from unibert.schema import Masking, Objectives, Recipe
 
 HIDDEN, TEACHER, VOCABULARY, WIDTH = 6, 5, 40, 24
@@ -29,7 +30,7 @@ CASES = {
         HIDDEN,
     ),
     "momentum": ({"align_sentences": {"form": "momentum", "projection_size": 4, "temperature": 0.5}}, HIDDEN),
-    "byol": ({"align_sentences": {"form": "byol", "group_pairs": 2, "projection_size": 4}}, TEACHER),
+    "byol": ({"align_sentences": {"form": "byol", "group_pairs": 4, "projection_size": 4}}, TEACHER),
     "mse": ({"align_sentences": {"form": "mse", "feature": "mean"}}, HIDDEN),
     "mse, other width": ({"align_sentences": {"form": "mse"}}, TEACHER),
     "index": ({"align_words": {"form": "index"}}, HIDDEN),
@@ -157,6 +158,9 @@ def step_of(batch: Batch, objective, width: int) -> MicroStep:
     at.beside = {} if module is None else {objective.name: module}
     if hasattr(objective, "fresh"):  # the momentum copy: a stand-in for the encoder, and a queue
         objective.queue = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
+        objective.messages = torch.zeros(5, 2, dtype=torch.int64)
+        if len(batch.pairs):  # an entry of the first pair's other text, in another pair: the same message
+            objective.messages[3, 0] = text_hashes(batch)[batch.pairs[0, 1]]
         objective._keys = lambda at: key_of(at.batch)
     return at
 
@@ -217,6 +221,10 @@ def feature(output, batch, d, kind):
     return rows[0] if kind == "cls" else rows.mean(0)
 
 
+def text_of(batch, d):
+    return tuple(batch.unmasked.input_ids[batch.document == d].tolist())
+
+
 def groups(batch, size=2):
     """Lists of (English side, other side) of each group; pairs without English are left out."""
     pairs, language = batch.pairs.tolist(), batch.language.tolist()
@@ -259,14 +267,18 @@ def twin(case, at, objective) -> float:
             total -= (np.trace(log_softmax(c)) + np.trace(log_softmax(c.T))) / 2
         return total
     if form == "momentum":
+        first = {text_of(batch, d) for d in batch.pairs[:1, 1].tolist()}
         total, keys, queue = 0.0, key_of(batch).numpy().astype(float), w(objective.queue)
         for pair, turned in zip(batch.pairs.tolist(), batch.flipped.tolist(), strict=True):
             q = unit(project(module, feature(at.student, batch, pair[turned], "cls")))
-            total -= log_softmax(np.concatenate([[q @ keys[pair[1 - turned]]], queue @ q]) / objective.temperature)[0]
+            others = queue[[i for i in range(5) if i != 3 or not {text_of(batch, d) for d in pair} & first]]
+            total -= log_softmax(np.concatenate([[q @ keys[pair[1 - turned]]], others @ q]) / objective.temperature)[0]
         return total
     if form in ("byol", "structure"):
         total = 0.0
-        for part in groups(batch):
+        for part in groups(batch, objective.size):
+            if form == "byol" and len(part) < 3:
+                continue
             t = np.array([feature(at.teacher_unmasked, batch, en, "cls") for en, _ in part])
             s = np.array([feature(at.student, batch, other, "cls") for _, other in part])
             if form == "byol":
@@ -351,12 +363,13 @@ def test_value_and_gradient_equal_the_numpy_twin(case, shape):
 
 @pytest.mark.parametrize("case", CASES)
 def test_groups_in_separate_batches_add_up(case):
-    """Six pairs at once, and two and four: the same sum and count, however the rows were packed."""
+    """Eight pairs at once, and four and four: the same sum and count, however the rows were packed."""
     objective, recipe, width = objective_of(case)
-    documents = read([EN_DE, EN_RU, RU_DE, (0, 1), EN_RU, EN_DE], seed=4)
+    documents = read([EN_DE, EN_RU, RU_DE, (0, 1), EN_RU, EN_DE, EN_RU, EN_DE], seed=4)
     totals, counts = [], []
-    for wanted in (slice(0, 6), slice(0, 2), slice(2, 6)):
+    for wanted in (slice(0, 8), slice(0, 4), slice(4, 8)):
         at = step_of(batch_of(part(documents, wanted), recipe), objective, width)
+        objective.messages = torch.zeros(5, 2, dtype=torch.int64)  # the same queue for all
         totals.append(objective.term(at).total.item())
         counts.append(objective.count(at.batch))
     assert counts[0] == counts[1] + counts[2] > 0
@@ -405,7 +418,14 @@ def test_the_joined_text(reset, shuffle):
     [
         ({"translation_lm": {}}, {"data": {}}, "set data.parallel_ratio"),
         ({"structure": {"group_pairs": 3}}, {}, r"group_pairs = 3, but a micro-batch of 8 documents has 4 pairs"),
-        ({"structure": {"group_pairs": 1}}, {"data": {"parallel_ratio": 0.3}}, "multiple of a power of 1/2"),
+        ({"structure": {"group_pairs": 2}}, {"data": {"parallel_ratio": 0.3}}, "multiple of a power of 1/2"),
+        ({"structure": {"group_pairs": 1}}, {}, "greater than or equal to 2"),
+        ({"align_sentences": {"form": "byol", "group_pairs": 2}}, {}, "greater than or equal to 4"),
+        (
+            {"align_sentences": {"form": "mse"}},
+            {"data": {"parallel_ratio": 1.0, "code_switch_fraction": 0.5}},
+            r"\[objectives.align_sentences\] would take all of it for its first one",
+        ),
         ({"align_sentences": {"form": "mse"}}, {"languages": ("de", "ru")}, "add 'en' to languages"),
     ],
 )

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 SPECIAL = {"cls_token": "[CLS]", "pad_token": "[PAD]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
 SPECIAL |= {"mask_token": "[MASK]"}
 TABLES = {
-    "byol": {"align_sentences": {"form": "byol", "group_pairs": 2, "projection_size": 4}},
+    "byol": {"align_sentences": {"form": "byol", "group_pairs": 4, "projection_size": 4}},
     "mse": {"align_sentences": {"form": "mse", "feature": "mean"}},
     "index": {"align_words": {"form": "index"}},
     "structure": {"structure": {"group_pairs": 2, "projection_size": 4}},
@@ -58,7 +58,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def recipe_of(folder: Path, tables: dict, *, teacher: str = "english", **settings):
-    tree = load_recipe(folder / "tiny.toml", ["--data.parallel_ratio", "0.5"]).model_dump(mode="json")
+    tree = load_recipe(
+        folder / "tiny.toml", ["--data.parallel_ratio", "0.5", "--train.micro_batch_sequences", "16"]
+    ).model_dump(mode="json")
     tree["objectives"], tree["discriminator"] = {"masked_lm": {}} | tables, None
     tree["teacher"] |= {"path": str(folder / teacher), "offload_folder": str(folder / "rest")} | settings
     tree["student"] |= {"start_from": str(folder / "teacher")}
@@ -177,7 +179,7 @@ MMKD = """
 [objectives.translation_lm]
 [objectives.align_sentences]
 form = "byol"
-group_pairs = 2
+group_pairs = 4
 projection_size = 8
 [objectives.align_words]
 form = "index"

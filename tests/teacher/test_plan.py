@@ -11,8 +11,8 @@ from unibert import cache_teacher
 from unibert.config import load_recipe
 from unibert.data.batches import Stream
 from unibert.data.shards import ShardSet
-from unibert.models.encoder import encode
-from unibert.models.heads import seeded
+from unibert.models.encoder import encode, load_encoder
+from unibert.models.heads import masked_lm_head, seeded
 from unibert.models.student import build_student
 from unibert.models.teacher import load_resident, load_teacher, rest
 from unibert.models.teacher.several import SeveralTeachers
@@ -57,6 +57,8 @@ def test_a_resident_teacher(folder, dtype, head):
     encoder = load_resident(recipe.teacher, device=CPU).encoder
     exact = [] if encoder.exact_head is None else list(encoder.exact_head.parameters())
     assert planned(recipe).rank_bytes == size([*encoder.hf.parameters(), *exact])
+    whole = masked_lm_head(load_encoder(recipe.teacher.path)[0].hf).parameters()
+    assert not exact or all(map(torch.equal, exact, whole)), "not one that was rounded before"
     assert planned(recipe).parameters == sum(p.numel() for p in encoder.hf.parameters())
 
 

@@ -1,42 +1,20 @@
 """The report of several models: what is marked is what is significant, and every page says the same."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
-from unibert.errors import DataError
+from tests.unit.small_results import row
+from unibert.errors import ConfigError, DataError
 from unibert.evaluate.compare.analysis import AVERAGE, analyse
+from unibert.evaluate.compare.consistency import newest
 from unibert.evaluate.compare.pages import markdown
 from unibert.evaluate.compare.report import write_report
-from unibert.evaluate.results_file import ResultRow, Results
+from unibert.evaluate.results_file import Results
 
 LANGUAGES = ("de", "ru", "ar", "pcm")
-
-
-def row(model, language, values, *, task="nli", seed=0, data="d", purpose="test"):
-    return ResultRow(
-        key=f"{model}{task}{language}{seed}{purpose}",
-        purpose=purpose,
-        model=model,
-        task=task,
-        set=task,
-        split="test",
-        language=language,
-        seed=seed,
-        way="zero-shot",
-        source="en",
-        metric="accuracy",
-        kind="mean",
-        values={"accuracy": float(np.mean(values))},
-        rows=[[float(value)] for value in values],
-        ids="same",
-        data=data,
-        learning_rate=2e-5,
-        parameters=10,
-        parameters_without_embeddings=5,
-        seconds=1.0,
-    )
 
 
 def rows(*, better=0.25, size=200):
@@ -131,8 +109,16 @@ def test_nothing_is_relative_to_nothing():
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(DataError, match="different examples"):
         analyse([row("a", "de", [1, 0]), row("b", "de", [1, 0], data="other")])
-    with pytest.raises(DataError, match="no results of c"):
-        analyse([row("a", "de", [1, 0])], reference="c")
+    both = [row("a", "de", [1, 0]), row("b", "de", [1, 0])]
+    with pytest.raises(ConfigError, match=r"--reference: no results of c; name some of those there are: a, b"):
+        analyse(both, reference="c")
+    with pytest.raises(ConfigError, match="--ours: no results of c"):
+        analyse(both, ours=["c"])
+    for ours in ("a", "b"):  # nobody on the other side
+        with pytest.raises(ConfigError, match=f"--ours {ours}: without the reference a there are b"):
+            analyse(both, reference="a", ours=[ours])
+    with pytest.raises(DataError, match="no results of any model"):
+        analyse([row("a", "de", [1, 0], purpose="tuning")])
     with pytest.raises(DataError, match="no task, set and language"):
         analyse([row("a", "de", [1, 0]), row("b", "ru", [1, 0])])
 
@@ -185,7 +171,7 @@ def test_cards_get_their_own_scores_and_keep_the_rest(tmp_path):
     from huggingface_hub import ModelCard
     from tiny import make_teacher, make_tokenizer
 
-    from unibert.evaluate.compare.cards import write_cards
+    from unibert.evaluate.compare.cards import make_cards, write_cards
     from unibert.evaluate.finetune.subject import find_model
 
     make_teacher(tmp_path / "model", make_tokenizer(tmp_path / "tokenizer"), layers=1)
@@ -198,7 +184,7 @@ def test_cards_get_their_own_scores_and_keep_the_rest(tmp_path):
         row("m", code, [1, 0], seed=s).model_copy(update={"weights": weights}) for code in ("de", "ru") for s in (0, 1)
     ]
     for _ in range(2):
-        write_cards([*own, row("n", "de", [1, 1])], [f"m={tmp_path / 'model'}"])
+        write_cards(make_cards([*own, row("n", "de", [1, 1])], [f"m={tmp_path / 'model'}"]))
     read = ModelCard.load(card)
     assert read.data.license == "mit" and read.data.model_name == "mine" and read.text.strip() == "# Mine\n\nText."
     found = {(one.dataset_name, one.dataset_config): one for one in read.data.eval_results}
@@ -206,9 +192,15 @@ def test_cards_get_their_own_scores_and_keep_the_rest(tmp_path):
     assert found["nli", "de"].metric_value == 0.5 and found["nli", "de"].metric_type == "accuracy"
     assert found["nli", "de"].task_type == "text-classification" and found["x", None].metric_value == 3
     with pytest.raises(DataError, match="of other weights than lie in"):
-        write_cards([row("m", "de", [1, 0])], [f"m={tmp_path / 'model'}"])
-    with pytest.raises(DataError, match="NAME one of m"):
-        write_cards(own, [f"k={tmp_path / 'model'}"])
+        make_cards([row("m", "de", [1, 0])], [f"m={tmp_path / 'model'}"])
+    with pytest.raises(ConfigError, match="NAME one of m"):
+        make_cards(own, [f"k={tmp_path / 'model'}"])
+    (tmp_path / "r.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in own))
+    for head in ("title: a: b: c", "model-index:\n- name: x", "model-index:\n- name: x\n  results: [x]", "- a"):
+        card.write_text(f"---\n{head}\n---\n# x\n")
+        with pytest.raises(DataError, match=r"README\.md: a card whose head cannot be read"):
+            write_report([tmp_path / "r.jsonl"], tmp_path / "out", resamples=50, cards=[f"m={tmp_path / 'model'}"])
+        assert not (tmp_path / "out").exists() and card.read_text() == f"---\n{head}\n---\n# x\n"
 
 
 def changed(one, **facts):
@@ -266,3 +258,80 @@ def test_nothing_relates_to_a_reference_that_is_0_with_a_seed():
     found = analyse(both, reference="weak", resamples=50)
     assert list(found.against["ours"].by_column) == ["nli zero-shot"]
     assert [line for line in found.left_out if line.startswith("qa zero-shot against weak: it scores 0.0")]
+
+
+def again(one, **facts):
+    return changed(one, **{"settings": {"precision": "fp32"}} | facts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ({"data": "few", "rows": [[1.0]]}, {}, r"different examples, 1 and 4"),
+        ({"data": "before"}, {}, r"different examples, 4 each: .* a file that changed"),
+        ({"settings": {"precision": "bf16"}}, {}, r"precision 'bf16' and 'fp32'"),
+        ({}, {}, r"other languages, or text of them, beside"),
+        (
+            {"settings": {"limit": 1, "training data": "a"}, "learning_rate": 5e-5, "data": "few"},
+            {"settings": {"limit": None, "training data": "b"}},
+            "limit 1 and None, training data 'a' and 'b'",
+        ),
+    ],
+)
+def test_what_was_measured_again_takes_the_place_of_the_older(old, new, said, tmp_path, capsys):
+    one = row("ours", "de", [1.0, 0.0, 0.0, 0.0])
+    older = again(one, key="older", values={"accuracy": 1.0}, **old)
+    newer = again(one, key="newer", **new)
+    file = Results(tmp_path / "r.jsonl")
+    for found in (older, newer):
+        file.add(found)
+    found = write_report([file.path], tmp_path / "report", resamples=50)
+    assert found.entries["nli zero-shot"]["de"]["ours"].score.value == 0.25
+    (line,) = found.left_out
+    assert re.fullmatch(rf"ours: nli \(zero-shot\): 1 older row is replaced by newer ones \(.*{said}.*\)", line)
+    assert line in capsys.readouterr().out and line in (tmp_path / "report" / "report.md").read_text()
+    kept, _ = newest([newer, older])
+    assert kept == [older], "the order in the file decides"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"settings": {"precision": "fp32", "epochs": 1}, "data": "other"},
+        {"settings": {"precision": "fp32", "training data": "b"}, "data": "other"},
+        {"weights": "newer", "data": "other"},
+        {"source": "prefix 'query: '", "data": "other"},
+        {"learning_rate": 5e-5},
+    ],
+)
+def test_another_measurement_takes_no_place(facts):
+    both = [again(row("ours", "de", [1.0, 0.0])), again(row("ours", "de", [1.0, 0.0]), **facts)]
+    assert newest(both) == (both, [])
+    with pytest.raises(DataError, match="measured twice with seed 0"):
+        analyse(both, resamples=50)
+
+
+def test_rows_of_different_examples_are_said_to_be():
+    one = row("ours", "de", [1.0, 0.0])
+    with pytest.raises(DataError, match="measured twice with seed 0, different examples, 2 and 1: another --limit"):
+        analyse([one, changed(one, data="few", rows=[[1.0]])], resamples=50)
+    with pytest.raises(DataError, match="seeds were measured on different examples, 2 each"):
+        analyse([one, changed(one, data="other", seed=1)], resamples=50)
+
+
+def test_languages_of_which_one_is_limited_do_not_mix():
+    """As after a stop between the two: but a language that has no more examples than the limit is whole."""
+    few = again(row("ours", "de", [1.0, 0.0]), settings={"precision": "fp32", "limit": 2})
+    with pytest.raises(DataError, match=r"de and ru have 2 and 3 examples, one of them by --limit 2: give the newer"):
+        analyse([few, again(row("ours", "ru", [1.0, 0.0, 1.0]))], resamples=50)
+    analyse([few, again(row("ours", "ru", [1.0]))], resamples=50)
+    told = [
+        again(row("ours", code, [1.0]), values={"accuracy": 1.0, "chance": n})
+        for code, n in (("de", 0.5), ("ru", 0.25))
+    ]
+    with pytest.raises(DataError, match=r"told apart among other languages, by a chance of 0\.5 and 0\.25"):
+        analyse(told, resamples=50)
+    third = [
+        again(one, values={"accuracy": 1.0, "chance": n}) for one, n in zip(told, (1 / 3, 1 / 3 - 1e-16), strict=True)
+    ]
+    analyse(third, resamples=50)

@@ -1,5 +1,6 @@
 """What a model answers as it is: planted embeddings give planted answers; LIR's rows stand beside the plain ones."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from tiny import make_teacher, make_tokenizer, sentences, words
 
 from tests.unit.small_labelled import make_labelled
 from unibert.errors import DataError
+from unibert.evaluate.compare.report import write_report
 from unibert.evaluate.finetune.frozen import Frozen, side_languages, texts_to_fit
 from unibert.evaluate.finetune.run import judge
 from unibert.evaluate.finetune.settings import Settings
@@ -16,6 +18,7 @@ from unibert.evaluate.finetune.subject import find_model
 from unibert.evaluate.finetune.untuned import BY_EMBEDDING, UNTUNED
 from unibert.evaluate.language_removal import fit_parts, remove_parts
 from unibert.evaluate.probe import language_probe
+from unibert.evaluate.results_file import Results
 from unibert.evaluate.tasks import TASKS
 from unibert.evaluate.tasks.nli import Pair
 from unibert.evaluate.tasks.texts import Text, read_texts
@@ -161,3 +164,31 @@ def test_text_of_translations_serves_where_there_is_no_other(tmp_path):
         path.unlink()
     found = TASKS["language_probe"].read(tmp_path).of("test")
     assert set(found) == {"de", "en", "ru"} and found["de"][0].text == " ".join(words("de")[:3])
+
+
+def test_a_first_look_and_then_all_into_one_file_make_a_report(place, tmp_path):
+    """And what was stopped between the two does not."""
+    file, model = tmp_path / "r.jsonl", str(place / "model")
+    for limit in (20, None):
+        judge([model], ["retrieval", "masked"], place / "data", file, settings=replace(SETTINGS, limit=limit))
+    lines = file.read_text().splitlines(keepends=True)
+    assert [row.settings.get("limit") for row in Results(file).rows] == [20] * 5 + [None] * 5
+    found = write_report([file], tmp_path / "report", resamples=20)
+    assert [line.partition(": ")[2] for line in found.left_out] == [
+        "retrieval tatoeba (untuned): 2 older rows are replaced by newer ones (limit 20 and None)",
+        "masked text (untuned): 3 older rows are replaced by newer ones (limit 20 and None)",
+    ]
+    file.write_text("".join(lines[:6]))
+    with pytest.raises(DataError, match=r"ru and de have 20 and 40 examples, one of them by --limit 20"):
+        write_report([file], tmp_path / "report", resamples=20)
+
+
+def test_one_language_more_to_tell_apart_measures_all_anew(place, tmp_path):
+    shutil.copytree(place / "data" / "text", tmp_path / "data" / "text")
+    file, model = tmp_path / "r.jsonl", str(place / "model")
+    judge([model], ["language_probe"], tmp_path / "data", file, settings=SETTINGS)
+    (tmp_path / "data" / "text" / "ar.txt").write_text("\n".join(sentences("ar", count=60, seed=5)) + "\n")
+    judge([model], ["language_probe"], tmp_path / "data", file, settings=SETTINGS)
+    found = write_report([file], tmp_path / "report", resamples=20)
+    assert found.languages == {"language_probe text untuned": ["ar", "de", "en", "ru"]}
+    assert len(found.left_out) == 1 and "3 older rows are replaced by newer ones" in found.left_out[0]

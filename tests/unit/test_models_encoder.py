@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from kernels import attention
 from tests.kernels.test_attention import by_loop
@@ -65,6 +65,80 @@ def test_packed_rows_equal_one_padded_document_a_row():
     expected = torch.stack([plain.logits[0, 1], plain.logits[1, 2], plain.logits[2, 0]])
     torch.testing.assert_close(out.masked_logits[1:], expected, rtol=0, atol=1e-5)
     assert out.masked_logits.shape == (4, 50) and out.masked_logits[0].isfinite().all()
+
+
+def saved(kind, folder, **options):
+    torch.manual_seed(3)
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 64, "max_position_embeddings": 66, "pad_token_id": PAD}
+    hf = AutoModelForMaskedLM.from_config(AutoConfig.for_model(kind, **sizes, **options)).eval()
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    hf.save_pretrained(folder)
+    return hf
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("mpnet", {}),
+        ("rembert", {"input_embedding_size": 16, "output_embedding_size": 16}),
+        ("megatron-bert", {}),
+        ("roformer", {"embedding_size": 32}),
+        ("big_bird", {"attention_type": "original_full"}),
+        ("squeezebert", {"embedding_size": 32}),
+        ("luke", {"entity_vocab_size": 10}),
+        ("longformer", {"attention_window": 16}),
+    ],
+)
+def test_an_attention_of_its_own_sees_one_document(kind, options, tmp_path):
+    """transformers only warns where it cannot set an attention; neighbours and padding must not be seen anyway."""
+    hf = saved(kind, tmp_path, **options)
+    encoder, _ = load_encoder(tmp_path)
+    assert not encoder.packs and not encoder.gives.attention and encoder.gives.hidden
+    documents, ids, places, owner = packed()
+    out = encoder(ids, places, owner, torch.tensor([9, 1, 7]), Wanted(masked_logits=True, hidden=frozenset({1})))
+    with torch.no_grad():
+        alone = [hf(input_ids=document[None], output_hidden_states=True) for document in documents]
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    for layer, found in ((1, out.hidden[1]), (2, out.last_hidden)):
+        expected = torch.cat([one.hidden_states[layer][0] for one in alone])
+        torch.testing.assert_close(found[owner >= 0], expected, **close)
+    expected = torch.stack([alone[2].logits[0, 0], alone[0].logits[0, 1], alone[1].logits[0, 2]])
+    torch.testing.assert_close(out.masked_logits, expected, **close)
+    out.last_hidden.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters() if parameter.grad is not None)
+
+
+def test_positions_may_begin_anew_within_a_text(tmp_path):
+    """As translation_lm.reset_positions has them; each text is read alone, whatever its positions are."""
+    hf = saved("mpnet", tmp_path)
+    encoder, _ = load_encoder(tmp_path)
+    documents, ids, places, owner = packed()
+    anew = places % 3
+    out = encoder(ids, anew, owner)
+    with torch.no_grad():
+        alone = [
+            hf.base_model(document[None], position_ids=encoder.first_position + torch.arange(len(document))[None] % 3)
+            for document in documents
+        ]
+    expected = torch.cat([one.last_hidden_state[0] for one in alone])
+    torch.testing.assert_close(out.last_hidden[owner >= 0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("fnet", {}, "in a fnet what is said of a text depends on padding"),
+        ("convbert", {"embedding_size": 32}, "in a convbert what is said of a text depends on padding"),
+        ("nystromformer", {"num_landmarks": 8, "segment_means_seq_len": 64}, "nystromformer does not take the rows"),
+    ],
+)
+def test_architectures_that_cannot_be_read_are_refused(kind, options, said, tmp_path):
+    saved(kind, tmp_path, **options)
+    with pytest.raises(DataError, match=said):
+        load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -70,11 +70,16 @@ def test_the_new_head_starts_at_the_texts_frequencies(recipe):
     assert bias_V[list(shards.special.all())].max() < bias_V[counts > 0].min()
 
 
-def test_a_head_that_exists_is_kept(recipe):
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_exists_is_kept(recipe, tied):
     torch.manual_seed(0)
     trim(recipe)
     hf = AutoModelForMaskedLM.from_pretrained(recipe.teacher.trimmed)
     with torch.no_grad():
+        if not tied:
+            hf.config.tie_word_embeddings = False
+            own = hf.cls.predictions.decoder.weight
+            hf.cls.predictions.decoder.weight = torch.nn.Parameter(torch.randn_like(own))
         hf.cls.predictions.bias.normal_()
         hf.cls.predictions.transform.dense.bias.normal_()
     hf.eval()

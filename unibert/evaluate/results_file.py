@@ -2,7 +2,8 @@
 
 A row's key is a hash of all that its numbers depend on. Who measures asks `Results.has(key)` first, so a command that
 was stopped goes on where it was, and a file can be continued with other models, tasks, languages and seeds. A line is
-appended whole; one that was cut off by a crash is left out when reading, and measured again. No torch.
+appended whole; one that was cut off by a crash is left out when reading, and measured again. A file that is anything
+else is left as it is and refused. No torch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,15 +92,22 @@ class Results:
     Args:
         path: the file.
         force: measure again what is there; the newer row takes the older one's place.
+
+    Raises:
+        DataError: it is there and no results file, or compressed, or cannot be written. It is left as it is then.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
+        if path.suffix == ".gz":
+            raise DataError(f"{path}: a compressed results file is read only: gunzip it, or name another file")
         self.path = path
         self.rows: list[ResultRow] = []
         if path.exists():
             with _alone(path) as file:
-                _cut(file)
-            self.rows = read_results(path)
+                file.seek(0)
+                content = file.read()
+                self.rows = _rows(content, path)
+                _end_line(file, content, path)
         self._by_key = {} if force else {row.key: row for row in self.rows}
 
     def get(self, key: str) -> ResultRow | None:
@@ -109,7 +118,7 @@ class Results:
         """Append a row, whole and at once, whoever else writes the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(self.path) as file:
-            _cut(file)
+            _end_line(file, _tail(file), self.path)
             file.write(orjson.dumps(row.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
         self.rows = [*(old for old in self.rows if old.key != row.key), row]
         self._by_key[row.key] = row
@@ -117,51 +126,107 @@ class Results:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[BinaryIO]:
-    """The file, open for appending, which no other process that asks writes meanwhile."""
-    with path.open("a+b") as file:
+    """The file, open for appending, which no other process that asks writes meanwhile.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        opened = path.open("a+b")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); name a file for the results that can") from error
+    with opened as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
         file.flush()
 
 
-def _cut(file: BinaryIO) -> None:
-    """Take away what a crash left of a last line, before others follow it."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - (1 << 20))
+def _tail(file: BinaryIO) -> bytes:
+    """What the file ends with: its last line at least."""
+    end, size = file.seek(0, os.SEEK_END), 1 << 16
+    while True:
+        start = max(0, end - size)
         file.seek(start)
-        place = file.read(end - start).rfind(b"\n")
-        if place >= 0:
-            end = start + place + 1
-            break
-        end = start
-    file.truncate(end)
+        content = file.read(end - start)
+        if not start or b"\n" in content:
+            return content
+        size *= 2
+
+
+def _end_line(file: BinaryIO, content: bytes, path: Path) -> None:
+    """End the last line of what a file ends with, or take away what a crash left of it, before others follow.
+
+    Raises:
+        DataError: it is neither a row nor the beginning of one.
+    """
+    last = content[content.rfind(b"\n") + 1 :]
+    if not last:
+        return
+    if _is_begun(last):
+        file.truncate(file.seek(0, os.SEEK_END) - len(last))
+    else:
+        _row(last, f"{path}: last line")
+        file.write(b"\n")
     file.seek(0, os.SEEK_END)
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a line without its end is the beginning of a row, and no more."""
+    begin, own = b'{"key":', line[:20].replace(b" ", b"")
+    if not (own.startswith(begin) or begin.startswith(own)):
+        return False
+    try:
+        orjson.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+def _row(line: bytes, place: str) -> ResultRow:
+    """The row in a line.
+
+    Raises:
+        DataError: with the place and the first of what is wrong.
+    """
+    try:
+        return ResultRow.model_validate(orjson.loads(line))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]
+    except ValueError as error:
+        said = f"{error}"
+    raise DataError(f"{place}: not a row of results ({said}); remove the line, or name a results file")
+
+
+def _rows(content: bytes, path: Path) -> list[ResultRow]:
+    """The rows of a file's content, of several of one key the last; a last one that was cut off is left out.
+
+    Raises:
+        DataError: with the line that is no row.
+    """
+    rows: dict[str, ResultRow] = {}
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not (number == len(lines) and _is_begun(line)):
+            row = _row(line, f"{path}:{number}")
+            rows.pop(row.key, None)
+            rows[row.key] = row
+    return list(rows.values())
 
 
 def read_results(path: Path) -> list[ResultRow]:
     """The rows of a results file (.gz too), of several of one key the last; a last line that was cut off is left out.
 
     Raises:
-        DataError: no such file, or a damaged line before the last.
+        DataError: no such file, or a line that is no row.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = content.splitlines()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); make one with unibert evaluate MODEL --tasks ..."
         ) from error
-    rows: dict[str, ResultRow] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            row = ResultRow.model_validate(orjson.loads(line))
-            rows.pop(row.key, None)
-            rows[row.key] = row
-        except (ValueError, ValidationError) as error:
-            if number < len(lines) and line.strip():
-                raise DataError(f"{path}:{number}: not a row of results ({error}); remove the line") from error
-    return list(rows.values())
+    return _rows(content, path)
 
 
 def cell(rows: Iterable[ResultRow]) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from unibert.evaluate.results import BEFORE, STUDENT, TEACHER, Report
@@ -159,6 +161,27 @@ def write_rows(ax: Axes, column: Sequence[Row], *, colours: Mapping[str, str]) -
             ax.text(-0.03, y, row.text, transform=at, ha="right", va="center", size=8.4)
 
 
+def shortened(names: Sequence[str], *, most: int = 32) -> list[str]:
+    """Names with the middle of long ones left out, where that leaves them different."""
+    half = (most - 1) // 2
+    short = [name if len(name) <= most else f"{name[:half]}…{name[-half:]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else list(names)
+
+
+def inches(names: Sequence[str], *, size: float) -> float:
+    """About how wide the longest of names is, of letters of a size in points."""
+    return max(sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in name) for name in names) * (
+        0.0085 * size
+    )
+
+
+def below_title(figure: Figure) -> None:
+    """Lay a figure out with room for a title above all that is drawn, labels and legends outside of axes included."""
+    height = figure.get_size_inches()[1]
+    engine = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.8 / height), w_pad=0.1, h_pad=0.1)
+    figure.set_layout_engine(engine)
+
+
 def title(figure: Figure, text: str, *, below: str) -> None:
     """Title and one line below it, at the left edge, at fixed distances from the top whatever the height."""
     width, height = figure.get_size_inches()
@@ -183,6 +206,8 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG under its name only when whole, and close the figure."""
+    for _ in range(3 if figure.get_layout_engine() else 0):  # it comes to rest in a few passes
+        figure.draw_without_rendering()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     figure.savefig(temporary, format="png", dpi=150)
     plt.close(figure)

@@ -3,6 +3,7 @@
 BERT and ELECTRA are as our rows are. RoBERTa and XLM-R count positions from pad + 1. ModernBERT has rotary positions,
 and layers that look no further than a window. DeBERTa's attention is its own: it reads packed rows as long as no
 convolution crosses the border of two documents, and has no queries, keys and values that a softmax alone would join.
+Those that bring an attention of their own (MPNet, RemBERT, MegatronBERT, RoFormer, ...) read one document a row.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from transformers import PreTrainedModel
 from kernels.attention import by_documents
 from kernels.documents import Documents
 from unibert.models import attention
+from unibert.models.folders import quiet_hf
 from unibert.models.wanted import Sizes, Wanted
+
+TESTED = ("bert", "electra", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta", "deberta-v2")
+"""Architectures (model_type) that are known to read a text beside others as alone; others are tried when loaded."""
 
 
 def prepare(hf: PreTrainedModel) -> None:
     """Let the model take our attention where it can, and packed masks."""
-    if not packs(hf.config):
-        return
-    if is_deberta(hf.config):
+    if not is_deberta(hf.config):
+        with quiet_hf():  # it warns where it cannot, and changes nothing: `packs` says so
+            hf.set_attn_implementation(attention.NAME)
+    elif packs(hf.config):
         # Its embeddings would multiply by a 2-D mask; padding needs no zeros, as nobody looks at it.
         embeddings: Any = hf.base_model.embeddings
         embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True)
-    else:
-        hf.set_attn_implementation(attention.NAME)
 
 
 def _without_mask(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -42,14 +46,17 @@ def is_deberta(config: Any) -> bool:
 
 
 def packs(config: Any) -> bool:
-    """Whether documents can share a row: not with a convolution over neighbours."""
-    return not (is_deberta(config) and getattr(config, "conv_kernel_size", 0) > 0)
+    """Whether documents can share a row of a prepared model: not with a convolution, nor with another attention."""
+    if is_deberta(config):
+        return getattr(config, "conv_kernel_size", 0) <= 0
+    return config._attn_implementation == attention.NAME
 
 
 def gives(config: Any) -> Wanted:
-    """What an encoder of this kind with a masked-LM head can be asked for."""
+    """What a prepared encoder with a masked-LM head can be asked for."""
     everything = Sizes.of(config).everything
-    return replace(everything, attention=frozenset()) if is_deberta(config) else everything
+    ours = packs(config) and not is_deberta(config)
+    return everything if ours else replace(everything, attention=frozenset())
 
 
 def first_position(hf: PreTrainedModel) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -95,6 +94,30 @@ class Encoder(nn.Module):
             token_positions: int64 [N], indices of all tokens; needed for wanted.token_logits alone.
         """
         wanted = wanted or Wanted(masked_logits=target_positions is not None)
+        if self.packs:
+            return self._forward(input_ids, position_ids, document, target_positions, wanted, token_positions)
+        apart = _Apart(document)
+        out = self._forward(
+            apart.spread(input_ids, self.hf.config.pad_token_id or 0),
+            apart.spread(position_ids, 0),
+            apart.spread(document, -1),
+            apart.of(target_positions),
+            wanted,
+            apart.of(token_positions),
+        )
+        hidden = {layer: apart.gather(states) for layer, states in out.hidden.items()}
+        return out._replace(last_hidden=apart.gather(out.last_hidden), hidden=hidden)
+
+    def _forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        document: Tensor,
+        target_positions: Tensor | None,
+        wanted: Wanted,
+        token_positions: Tensor | None,
+    ) -> EncoderOutput:
+        """`forward`, of rows that the model can read."""
         body = self.hf.base_model
         moves = any(parameter.requires_grad for parameter in body.parameters())
         with (
@@ -147,8 +170,8 @@ class Encoder(nn.Module):
         return max(drops) if self.training else 0.0
 
     def cast(self, dtype: torch.dtype) -> Encoder:
-        """Weights in a precision, in place; buffers, as rotary frequencies, keep theirs."""
-        for parameter in self.parameters():
+        """Weights in a precision, in place; buffers, as rotary frequencies, and an exact head keep theirs."""
+        for parameter in self.hf.parameters():
             parameter.data = parameter.data.to(dtype)
         return self
 
@@ -163,7 +186,7 @@ class Encoder(nn.Module):
 
     @property
     def packs(self) -> bool:
-        """Whether documents can share a row."""
+        """Whether documents can share a row inside; the forward takes packed rows of every model."""
         return architectures.packs(self.hf.config)
 
     @property
@@ -189,13 +212,6 @@ class Encoder(nn.Module):
 
 def encode(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wanted) -> EncoderOutput:
     """What a model (an Encoder, or an engine around one) says of a micro-batch."""
-    if not getattr(model, "packs", True):
-        return packed_again(encode_rows(model, one_a_row(batch), wanted), batch)
-    return encode_rows(model, batch, wanted)
-
-
-def encode_rows(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wanted) -> EncoderOutput:
-    """What a model says of a micro-batch, its rows as they are."""
     return model(
         batch.input_ids,
         batch.position_ids,
@@ -206,54 +222,40 @@ def encode_rows(model: Callable[..., EncoderOutput], batch: Batch, wanted: Wante
     )
 
 
-def one_a_row(batch: Batch) -> Batch:
-    """The same documents, each in a row of its own."""
-    place, width = _apart(batch), int(batch.position_ids.max()) + 1
-    flat = batch.document.flatten()
+class _Apart:
+    """The documents of packed rows, each in a row of its own, and the way back.
 
-    def spread(values: Tensor, empty: int) -> Tensor:
-        out = values.new_full((batch.documents * width,), empty)
-        out[place[flat >= 0]] = values.flatten()[flat >= 0]
-        return out.view(batch.documents, width)
+    Args:
+        document: int64 [R, S], 0..D-1, each in one piece, -1 for padding.
+    """
 
-    pad = int(batch.input_ids.flatten()[flat < 0][0]) if bool((flat < 0).any()) else 0
-    return replace(
-        batch,
-        input_ids=spread(batch.input_ids, pad),
-        position_ids=spread(batch.position_ids, 0),
-        document=spread(batch.document, -1),
-        target_positions=place[batch.target_positions],
-        cls_positions=place[batch.cls_positions],
-    )
+    def __init__(self, document: Tensor) -> None:
+        self.shape = document.shape
+        # Not their positions, which may begin anew within one (translation_lm.reset_positions).
+        number = torch.arange(document.numel(), device=document.device).view_as(document)
+        first = number.new_full((int(document.max()) + 2,), document.numel())
+        first.scatter_reduce_(0, (document + 1).flatten(), number.flatten(), "amin")
+        within = torch.where(document >= 0, number - first[document + 1], 0)
+        self.rows, self.width = max(1, int(document.max()) + 1), int(within.max()) + 1
+        self.place = (document.clamp(min=0) * self.width + within).flatten()
+        """[R*S]: where each place is apart; without meaning where there is no document."""
+        self.real = document.flatten() >= 0
 
+    def spread(self, values_RS: Tensor, empty: int) -> Tensor:
+        """[D, longest] of values of places."""
+        out = values_RS.new_full((self.rows * self.width,), empty)
+        out[self.place[self.real]] = values_RS.flatten()[self.real]
+        return out.view(self.rows, self.width)
 
-def packed_again(out: EncoderOutput, batch: Batch) -> EncoderOutput:
-    """The answers to `one_a_row(batch)` in the places of the batch; zeros where there is no token."""
-    place, real = _apart(batch), batch.document.flatten() >= 0
+    def of(self, positions: Tensor | None) -> Tensor | None:
+        """Places apart of places of the packed rows."""
+        return None if positions is None else self.place[positions]
 
-    def gather(states: Tensor) -> Tensor:
-        flat = states.new_zeros(real.numel(), states.shape[-1])
-        flat[real] = states.flatten(0, 1)[place[real]]
-        return flat.view(*batch.document.shape, -1)
-
-    hidden = {layer: gather(states) for layer, states in out.hidden.items()}
-    order = torch.argsort(place[real])
-
-    def by_row(values: Tensor | None) -> Tensor | None:  # they are by document there
-        return None if values is None else torch.empty_like(values).index_copy_(0, order, values)
-
-    return out._replace(
-        last_hidden=gather(out.last_hidden),
-        hidden=hidden,
-        token_logits=by_row(out.token_logits),
-        token_inputs=by_row(out.token_inputs),
-    )
-
-
-def _apart(batch: Batch) -> Tensor:
-    """[R*S]: where each place is when every document has a row of its own; 0 where there is none."""
-    width = int(batch.position_ids.max()) + 1
-    return (batch.document.clamp(min=0) * width + batch.position_ids).flatten()
+    def gather(self, states: Tensor) -> Tensor:
+        """[R, S, H] of [D, longest, H]; zeros where there is no token."""
+        flat = states.new_zeros(self.real.numel(), states.shape[-1])
+        flat[self.real] = states.flatten(0, 1)[self.place[self.real]]
+        return flat.view(*self.shape, -1)
 
 
 def load_encoder(
@@ -264,7 +266,8 @@ def load_encoder(
     A missing head is left as Hugging Face starts it. `offline=False` also takes a name on a hub.
 
     Raises:
-        DataError: the folder is damaged, or lacks weights other than the head's.
+        DataError: the folder is damaged, lacks weights other than the head's, or is of an architecture that cannot be
+            read in rows of several texts.
     """
     try:
         with quiet_hf():
@@ -279,7 +282,36 @@ def load_encoder(
     lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix))
     if lost:
         raise DataError(f"{folder}: {len(lost)} weights are missing, the first is {lost[0]}; write the folder again")
-    return Encoder(hf), not info["missing_keys"]
+    encoder = Encoder(hf)
+    if hf.config.model_type not in architectures.TESTED:
+        _try(encoder, folder)
+    return encoder, not info["missing_keys"]
+
+
+@torch.no_grad()
+def _try(encoder: Encoder, folder: Path | str) -> None:
+    """Refuse an architecture that cannot take our rows, or in which a text depends on what is beside it."""
+    config, lengths = encoder.hf.config, (7, 3)
+    own = [i for i in range(4 * max(lengths)) if i != config.pad_token_id]
+    documents = [torch.tensor(own[length : 2 * length]) for length in lengths]
+    place_DS = torch.arange(max(lengths)).expand(len(lengths), -1)
+    real_DS = place_DS < torch.tensor(lengths)[:, None]
+    ids_DS = torch.full(place_DS.shape, config.pad_token_id or 0).masked_scatter(real_DS, torch.cat(documents))
+    owner_DS = torch.where(real_DS, torch.arange(len(lengths))[:, None], -1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            found = encoder(ids_DS, place_DS * real_DS, owner_DS).last_hidden[real_DS]
+            alone = torch.cat([encoder.hf.base_model(input_ids=one[None])[0][0] for one in documents])
+    except Exception as error:
+        raise DataError(
+            f"{folder}: a {config.model_type} does not take the rows that are read here "
+            f"({type(error).__name__}: {error}); take an encoder of another architecture"
+        ) from error
+    if (found - alone).abs().max() > 1e-3 * alone.abs().max():
+        raise DataError(
+            f"{folder}: in a {config.model_type} what is said of a text depends on padding and other texts beside it, "
+            "whatever the mask says; take an encoder of another architecture"
+        )
 
 
 def set_dropout(config: PretrainedConfig, *, dropout: float, attention_dropout: float) -> None:

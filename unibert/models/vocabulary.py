@@ -107,19 +107,24 @@ def read_kept_ids(tokenizer: Path) -> np.ndarray:
 
 
 def trim_embeddings(hf: PreTrainedModel, kept_V: np.ndarray) -> None:
-    """Keep these rows of the word embeddings, and of the output bias, in this order, in place."""
+    """Keep these rows of the word embeddings, and of the output's weight and bias, in this order, in place."""
     rows = hf.config.vocab_size
     if kept_V.min() < 0 or kept_V.max() >= rows:
         raise DataError(f"the trimmed tokenizer keeps id {kept_V.max()}, the teacher has {rows} rows: not a pair")
     kept = torch.from_numpy(kept_V)
     table: Any = hf.get_input_embeddings()
     predictions = masked_lm_head(hf).predictions
-    rows_VH, bias_V = table.weight.detach()[kept], predictions.bias.detach()[kept]
+    decoder: Any = hf.get_output_embeddings()
+    rows_VH, bias_V = table.weight.detach()[kept], decoder.bias.detach()[kept]
+    decoder_VH = None if decoder.weight is table.weight else decoder.weight.detach()[kept]
     hf.resize_token_embeddings(len(kept_V), mean_resizing=False)
     table = hf.get_input_embeddings()
+    decoder = hf.get_output_embeddings()
     with torch.no_grad():
         table.weight.copy_(rows_VH)
-    predictions.bias = torch.nn.Parameter(bias_V)
+        if decoder_VH is not None:
+            decoder.weight.copy_(decoder_VH)
+    predictions.bias = decoder.bias = torch.nn.Parameter(bias_V)
     hf.tie_weights()
 
 

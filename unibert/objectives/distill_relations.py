@@ -43,6 +43,11 @@ class DistillRelations(Objective):
         if len(set(table.pairs)) < len(table.pairs):
             raise ConfigError(f"objectives.distill_relations.pairs = {list(table.pairs)}: name each relation once")
         refuse_layer_drop(setting, name=self.name)
+        if dropped := setting.recipe.student.projection_dropout:
+            raise ConfigError(
+                f"[objectives.distill_relations] with student.projection_dropout = {dropped:g}: a vector's product "
+                "with itself grows by 1 / (1 - p) where parts of it are dropped; set student.projection_dropout = 0"
+            )
         self.relations = table.pairs
         self.ours = _layer(table.student_layer, student.layers, whose="student")
         self.theirs = _layer(table.teacher_layer, teacher.layers, whose="teacher")

@@ -172,7 +172,7 @@ class Player:
 
     def weights(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Whole weights by name, valid until the next one is asked for; every rank asks for all of the same ones."""
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):  # a tied one has two names
             if name in names:
                 with gathered(parameter):
                     yield name, parameter.detach()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from unibert.errors import DataError
+from unibert.errors import ConfigError, DataError
 from unibert.evaluate.compare.consistency import refuse_mixed, unlike
 from unibert.evaluate.results import SCRIPTS
 from unibert.evaluate.results_file import ResultRow, cell
@@ -87,7 +87,7 @@ class Analysis:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Model -> parameters, seeds, seconds, and what its training had read and how long that took, where known."""
     unlike: list[str] = field(default_factory=list)
-    """Settings in which models of a column differ, in words."""
+    """Settings and numbers of seeds in which models of a column differ, in words."""
     how: dict[str, str] = field(default_factory=dict)
     """Column -> what was trained on, or the prefix of texts, of each model's; empty where there was neither."""
 
@@ -104,15 +104,16 @@ def analyse(
         resamples: of each bootstrap.
 
     Raises:
-        DataError: nothing that all models have, unknown names, one model measured on other examples than another, or
-            a model whose rows do not belong together (consistency.py).
+        ConfigError: a reference, or models of ours, of which there are no results, or nothing to compare ours with.
+        DataError: nothing that all models have, one model measured on other examples than another, or a model whose
+            rows do not belong together (consistency.py).
     """
     rows = list(rows)
     tests = [row for row in rows if row.purpose == "test"]
     found = Analysis(sorted({row.model for row in tests}), reference=reference, ours=list(ours))
-    unknown = {name for name in (*ours, *([reference] if reference else [])) if name not in found.models}
-    if not tests or unknown:
-        raise DataError(f"no results of {', '.join(sorted(unknown)) or 'any model'}; there are {found.models}")
+    if not tests:
+        raise DataError("no results of any model in these files: measure some with unibert evaluate MODEL --tasks ...")
+    _refuse_names(found)
     refuse_mixed(tests)
     cells = _cells(found, tests)
     if not cells:
@@ -144,6 +145,22 @@ def analyse(
     if reference:
         _against(found, cells, resamples=resamples)
     return found
+
+
+def _refuse_names(found: Analysis) -> None:
+    """Refuse a reference and models of ours that cannot be compared."""
+    for option, names in {"--reference": [found.reference] if found.reference else [], "--ours": found.ours}.items():
+        if unknown := [name for name in names if name not in found.models]:
+            raise ConfigError(
+                f"{option}: no results of {', '.join(unknown)}; name some of those there are: {', '.join(found.models)}"
+            )
+    others = [name for name in found.models if name != found.reference]
+    mine = [name for name in others if name in found.ours]
+    if found.ours and found.reference and not 0 < len(mine) < len(others):
+        raise ConfigError(
+            f"--ours {' '.join(found.ours)}: without the reference {found.reference} there are {', '.join(others)}: "
+            "name some of these, and not all"
+        )
 
 
 def _mean_of_runs(rows: Sequence[ResultRow], what: str) -> float | None:
@@ -183,7 +200,22 @@ def _cells(found: Analysis, tests: Sequence[ResultRow]) -> dict[str, dict[str, d
                 found.unranked.append(name)
             found.unlike += [line for line in unlike(name, those) if line not in found.unlike]
             cells.setdefault(name, {})[language] = {model: cell(own) for model, own in those.items()}
+    for name, by_language in cells.items():
+        found.unlike += _unlike_seeds(name, by_language)
     return cells
+
+
+def _unlike_seeds(name: str, by_language: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """A line where models, or languages of one, were not measured with as many seeds."""
+    models: dict[str, list[str]] = {}
+    for model in next(iter(by_language.values())):
+        counts = {len(those[model].rows) for those in by_language.values()}
+        said = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)} by language"
+        models.setdefault(said, []).append(model)
+    if len(models) == 1 and next(iter(models)).isdigit():
+        return []
+    said = ", ".join(f"{count} ({', '.join(those)})" for count, those in models.items())
+    return [f"{name}: seeds {said}"]
 
 
 def _is(column: Column, what: str) -> bool:

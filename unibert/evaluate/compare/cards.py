@@ -6,15 +6,16 @@ the card nothing changes but its model-index, in which scores of other sets stay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from huggingface_hub import EvalResult, ModelCard
 
 from unibert.data.lines import atomic, say
-from unibert.errors import DataError
+from unibert.errors import ConfigError, DataError
 from unibert.evaluate.finetune.subject import find_model
 from unibert.evaluate.results_file import ResultRow
 
@@ -33,44 +34,67 @@ HUB_TASKS = {
 CARD = "README.md"
 
 
-def write_cards(rows: Iterable[ResultRow], cards: Sequence[str]) -> list[Path]:
-    """Write the scores of models into the cards of the folders that are named.
+def make_cards(rows: Iterable[ResultRow], cards: Sequence[str]) -> dict[Path, str]:
+    """The card's file -> its new text with the scores of models, for every folder that is named; nothing is written.
 
     Args:
         rows: of results files.
         cards: NAME=FOLDER each, NAME as in the results; FOLDER a Hugging Face folder or a run folder.
 
     Raises:
-        DataError: no results of that name, or of other weights than lie there.
+        ConfigError: no results of that name.
+        DataError: results of other weights than lie there, or a card that cannot be read.
     """
-    tests, written = [row for row in rows if row.purpose == "test"], []
+    tests, made = [row for row in rows if row.purpose == "test"], {}
     for word in cards:
         model = find_model(word)
         own = [row for row in tests if row.model == model.name]
         if not own:
             names = ", ".join(sorted({row.model for row in tests}))
-            raise DataError(f"--cards {word}: no results of {model.name!r}: write NAME=FOLDER, NAME one of {names}")
+            raise ConfigError(f"--cards {word}: no results of {model.name!r}: write NAME=FOLDER, NAME one of {names}")
         if {row.weights for row in own} != {model.weights}:
             raise DataError(
                 f"--cards {word}: the results of {model.name!r} are of other weights than lie in {model.folder}: name "
                 "the folder that was measured, or measure this one"
             )
-        written.append(_write(model.folder / CARD, own, name=model.name))
-    return written
+        path = model.folder / CARD
+        made[path] = _with_scores(_read(path, made.get(path), name=model.name), own, name=model.name)
+    return made
 
 
-def _write(path: Path, rows: Sequence[ResultRow], *, name: str) -> Path:
-    card = ModelCard(path.read_text(encoding="utf-8") if path.is_file() else f"---\n{{}}\n---\n\n# {name}\n")
+def write_cards(made: Mapping[Path, str]) -> None:
+    """Write the cards that make_cards made."""
+    for path, text in made.items():
+        with atomic(path) as file:
+            file.write(text)
+        say(f"report: scores written into {path}")
+
+
+def _with_scores(card: ModelCard, rows: Sequence[ResultRow], *, name: str) -> str:
     new = eval_results(rows)
     known = {(one.unique_identifier, one.metric_name) for one in new}
     data: Any = card.data  # a ModelCardData, which ModelCard's own type does not say
     old = [one for one in data.eval_results or [] if (one.unique_identifier, one.metric_name) not in known]
     data.model_name = data.get("model_name") or name
     data.eval_results = [*old, *new]
-    with atomic(path) as file:
-        file.write(str(card))
-    say(f"report: {len(new)} scores written into {path}")
-    return path
+    return str(card)
+
+
+def _read(path: Path, made: str | None, *, name: str) -> ModelCard:
+    """The card that was made for another name, or is there, or a new one.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        there = path.read_text(encoding="utf-8") if path.exists() else f"---\n{{}}\n---\n\n# {name}\n"
+        return ModelCard(made or there)
+    # What huggingface_hub raises where a model-index is of other things than it expects.
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, LookupError) as error:
+        raise DataError(
+            f"{path}: a card whose head cannot be read ({error}): mend what stands between its two lines of ---, of "
+            "which the model-index needs name and results, or take the model-index out"
+        ) from error
 
 
 def eval_results(rows: Sequence[ResultRow]) -> list[EvalResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -174,12 +175,16 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
             yield "|" + "---|" * len(row)
 
 
+_IN_TEX = {char: "\\" + char for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+}
+
+
 def _tex(text: str) -> str:
-    bold, inside = text.startswith("**"), text.replace("**", "")
-    for char in "&%$#_{}":
-        inside = inside.replace(char, "\\" + char)
-    inside = inside.replace("±", r"$\pm$")
-    if not bold:
-        return inside
-    value, _, rest = inside.partition(" ")
-    return rf"\textbf{{{value}}} {rest}".rstrip()
+    bold = re.fullmatch(r"\*\*(\S+)\*\*( .*)?", text)
+    value, rest = (bold[1], bold[2] or "") if bold else ("", text)
+    value, rest = (part.translate(str.maketrans(_IN_TEX)) for part in (value, rest))
+    return (rf"\textbf{{{value}}}" if bold else "") + rest

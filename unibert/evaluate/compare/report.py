@@ -9,6 +9,7 @@ from pathlib import Path
 from unibert.data.lines import atomic, say
 from unibert.evaluate.compare import charts
 from unibert.evaluate.compare.analysis import Analysis, analyse
+from unibert.evaluate.compare.consistency import newest
 from unibert.evaluate.compare.pages import as_json, latex, markdown
 from unibert.evaluate.results_file import read_results
 
@@ -35,10 +36,21 @@ def write_report(
         cards: NAME=FOLDER of models whose cards are told their scores.
 
     Raises:
-        DataError: nothing that can be compared.
+        ConfigError: names of which there are no results.
+        DataError: nothing that can be compared, or a card that cannot be read. Nothing is written then.
     """
-    rows = list({row.key: row for path in files for row in read_results(path)}.values())
+    read = [newest(read_results(path)) for path in files]
+    rows = list({row.key: row for kept, _ in read for row in kept}.values())
     found = analyse(rows, reference=reference, ours=ours, resamples=resamples)
+    found.left_out += [line for _, replaced in read for line in replaced]
+    for _, replaced in read:
+        for line in replaced:
+            say(f"report: {line}")
+    made: dict[Path, str] = {}
+    if cards:
+        from unibert.evaluate.compare.cards import make_cards
+
+        made = make_cards(rows, cards)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [("Languages and models", charts.heatmap(found, folder / "heatmap.png"))]
     if found.against:
@@ -55,8 +67,8 @@ def write_report(
         from unibert.evaluate.compare.scalars import write_scalars
 
         say(f"report: tensorboard --logdir {write_scalars(found, folder / 'tb')}")
-    if cards:
+    if made:
         from unibert.evaluate.compare.cards import write_cards
 
-        write_cards(rows, cards)
+        write_cards(made)
     return found

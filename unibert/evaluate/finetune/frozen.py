@@ -20,8 +20,8 @@ from unibert.data.batches import Batch, make_batch
 from unibert.data.lines import text_key
 from unibert.data.mixture import Documents
 from unibert.data.shard_format import SpecialIds
-from unibert.errors import DataError
-from unibert.evaluate.embed import Embedder, once
+from unibert.errors import DataError, NumericsError
+from unibert.evaluate.embed import Embedder, Features, once
 from unibert.evaluate.finetune.rows import Place
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.finetune.subject import Model, sizes_of
@@ -58,7 +58,7 @@ class Frozen:
         Raises:
             DataError: the folder holds no encoder.
         """
-        self.name, self.device = model.name, device
+        self.name, self.folder, self.device = model.name, model.folder, device
         self.encoder, self.has_head = load_encoder(model.folder)
         self.sizes = sizes_of(self.encoder.hf.base_model)
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
@@ -69,7 +69,7 @@ class Frozen:
         self._embedder = Embedder(
             self.encoder, self.tokenizer, max_tokens=self.width, device=device, prefix=settings.prefix
         )
-        self._embed = once(self._embedder.mean)
+        self._embed = once(lambda texts: self._features(texts).mean)
 
     def answers(self, task: str, places: Sequence[Place], *, parts: Parts | None = None, rank: int = 0) -> list[Any]:
         """Predictions of each place.
@@ -96,6 +96,20 @@ class Frozen:
         flat = [text for rows in texts.values() for text in rows]
         codes = [code for code, rows in texts.items() for _ in rows]
         return fit_parts(self._embed(flat), languages=codes, rank=rank)
+
+    def _features(self, texts: Sequence[str]) -> Features:
+        """Features of texts.
+
+        Raises:
+            NumericsError: they are not finite; as ranks or classes they would look like any other.
+        """
+        found = self._embedder.features(texts)
+        if wrong := int((~found.mean.isfinite().all(1)).sum()):
+            raise NumericsError(
+                f"{self.name}: the embeddings of {wrong} of {len(texts)} texts are not finite: look whether the "
+                f"weights in {self.folder} are finite"
+            )
+        return found
 
     def _vectors(self, texts: Sequence[str], language: str, parts: Parts | None) -> Tensor:
         own_NH = self._embed(texts).float()
@@ -132,7 +146,7 @@ class Frozen:
         """Of all places together: languages are told apart from each other."""
         texts = [example.text for place in places for example in place[3]]
         codes = [place[2] for place in places for _ in place[3]]
-        features = self._embedder.features(texts)
+        features = self._features(texts)
         found: list[dict[str, float] | None] = [None] * len(texts)
         for name, features_NH in (("accuracy", features.mean), ("first_token", features.first)):
             if rank:

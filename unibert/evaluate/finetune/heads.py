@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
-from unibert.errors import DataError
+from unibert.errors import DataError, NumericsError
 from unibert.evaluate.finetune.windows import Window
 from unibert.evaluate.tasks.base import Head
 from unibert.models.folders import quiet_hf
@@ -76,6 +76,27 @@ def collate(windows: Sequence[Window], *, padding: int) -> Batch:
     )
 
 
+def load_body(folder: Path) -> PreTrainedModel:
+    """A Hugging Face folder's encoder in fp32, without heads.
+
+    Raises:
+        DataError: the folder holds no encoder, is damaged, or lacks weights other than the pooler's (nobody reads it).
+    """
+    try:
+        with quiet_hf():
+            body, info = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: cannot be read as an encoder: {error}") from error
+    lost = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if lost:
+        raise DataError(
+            f"{folder}: {len(lost)} weights of the encoder are missing, the first is {lost[0]}; write the folder again"
+        )
+    return body
+
+
 class TaskModel(nn.Module):
     """A Hugging Face encoder and a head."""
 
@@ -90,14 +111,10 @@ class TaskModel(nn.Module):
             dropout: before the head.
 
         Raises:
-            DataError: the folder holds no encoder.
+            DataError: the folder holds no encoder, or not all of it.
         """
         super().__init__()
-        try:
-            with quiet_hf():
-                self.body = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"{folder}: cannot be read as an encoder: {error}") from error
+        self.body = load_body(folder)
         width = self.body.config.hidden_size
         self.head: Head = head
         self.turns = turns
@@ -111,7 +128,11 @@ class TaskModel(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, batch: Batch) -> Tensor:
-        """[W, P, C]; where a window has no place, without meaning."""
+        """[W, P, C]; where a window has no place, without meaning.
+
+        Raises:
+            NumericsError: outputs of a model that is no longer trained are not finite.
+        """
         types = {"token_type_ids": batch.types} if self.segments else {}
         hidden = self.body(input_ids=batch.ids, attention_mask=batch.real.long(), **types).last_hidden_state
         index = batch.places[..., None].expand(-1, -1, hidden.shape[-1])
@@ -122,7 +143,13 @@ class TaskModel(nn.Module):
             states = self._read(self.dropout(states), batch.place_real.sum(1))
         if self.dense is not None:
             states = torch.tanh(self.dense(self.dropout(states)))
-        return self.out(self.dropout(states))
+        outputs = self.out(self.dropout(states))
+        if not self.training and not torch.isfinite(outputs).all():
+            raise NumericsError(
+                f"{self.body.name_or_path}: it answers with numbers that are not finite: look whether its weights are "
+                "finite, and use a lower learning rate (--rates)"
+            )
+        return outputs
 
     def _read(self, states: Tensor, lengths: Tensor) -> Tensor:
         """The recurrent layer's states of each window's own places, one at least; zeros behind them."""

@@ -54,7 +54,7 @@ def make_plan(task: Task, folder: Path, *, settings: Settings, tuned: bool = Tru
         tuned: without, nothing is trained on, and nothing asked for it.
 
     Raises:
-        DataError: no training or test examples, a class that training lacks, a set with one class alone.
+        DataError: no training or test examples, an entity type that training lacks, a set with one class alone.
     """
     found, source = task.read(folder), settings.source
     is_split = tuned and settings.split_source and source not in found.of("train")
@@ -67,13 +67,15 @@ def make_plan(task: Task, folder: Path, *, settings: Settings, tuned: bool = Tru
     if not tuned:
         return Plan(task, (), {}, tests, (), "")
     _require_source(task, found, folder, source=source)
+    if task.head == "tokens":
+        _check_types(task, found, tests, settings=settings, is_split=is_split)
     if source not in found.of("dev"):
         found = hold_out(found, source=source, parallel=task.parallel)
     train = _training(found, settings=settings)
     dev = _dev(task, found.of("dev"), settings=settings)
     labels = task.labels(train)
     _check_sizes(task, train, dev, settings=settings)
-    _check_labels(task, labels, train, tests)
+    _check_labels(task, train, tests)
     by_language = found.of("train")
     said = source if settings.mode in ("zero-shot", "distil") else "+".join(sorted(by_language))
     said += " (split)" if is_split else ""
@@ -192,9 +194,7 @@ def _check_sizes(task: Task, train: Sequence[Any], dev: Mapping[str, Sequence[An
         raise DataError(f"{task.name}: too few training examples to cut a dev set from: give a dev file")
 
 
-def _check_labels(
-    task: Task, labels: Sequence[str], train: Sequence[Any], tests: Sequence[tuple[str, str, str, Sequence[Any]]]
-) -> None:
+def _check_labels(task: Task, train: Sequence[Any], tests: Sequence[tuple[str, str, str, Sequence[Any]]]) -> None:
     if task.head in ("classes", "value"):
         for what, examples in [("training", train), *((f"{place[0]} {place[2]}", place[3]) for place in tests)]:
             if len({example.label for example in examples}) < 2 and len(examples) > 1:
@@ -202,12 +202,31 @@ def _check_labels(
                     f"{task.name}: all {len(examples)} examples of {what} have the label {examples[0].label!r}, which "
                     "tells nothing: complete the file or take it out"
                 )
-    if task.head == "tokens":
-        known = {tag[2:] for tag in labels if tag != "O"}
-        for name, _, language, examples in tests:
-            kinds = {tag[2:] for example in examples for tag in example.tags if tag != "O"}
-            if not kinds & known:
-                raise DataError(
-                    f"{task.name}: {name} {language} has entities {sorted(kinds)}, and training has {sorted(known)}: "
-                    "the two must be labelled alike"
-                )
+
+
+def _check_types(
+    task: Task,
+    found: Labelled,
+    tests: Sequence[tuple[str, str, str, Sequence[Any]]],
+    *,
+    settings: Settings,
+    is_split: bool,
+) -> None:
+    """Refuse entity types that nobody learns: of training files as they are, before --limit takes a few of them."""
+    whole = _training(found, settings=replace(settings, limit=None, train_limit=None))
+    if is_split:  # a rare type may be in the files and in another part of the cut
+        whole += [example for split in ("dev", "test") for example in found.of(split).get(settings.source, ())]
+    known = _types(whole)
+    for name, split, language, examples in tests:
+        kinds = _types(examples)
+        if not kinds or kinds - known:
+            wrong = f"{sorted(kinds - known)}, which training lacks" if kinds else "none"
+            raise DataError(
+                f"{task.name}: {name} {language} ({split}) has entities {wrong}; training has {sorted(known)}: the two "
+                "must be labelled alike; rename the types in the one, tag what the other has not as O, or take the "
+                "language out"
+            )
+
+
+def _types(examples: Sequence[Any]) -> set[str]:
+    return {tag[2:] for example in examples for tag in example.tags if tag != "O"}

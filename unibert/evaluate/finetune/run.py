@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from unibert.errors import DataError
+from unibert.evaluate.finetune.heads import load_body
 from unibert.evaluate.finetune.plan import Plan, make_plan
 from unibert.evaluate.finetune.settings import Settings
 from unibert.evaluate.finetune.subject import Model, find_model
@@ -19,7 +20,8 @@ from unibert.evaluate.results_file import Results
 from unibert.evaluate.tasks import TASKS
 from unibert.evaluate.tasks.base import Task
 from unibert.evaluate.tasks.texts import heldout_texts
-from unibert.models.encoder import load_encoder
+from unibert.models.encoder import Encoder, load_encoder
+from unibert.models.heads import masked_lm_head
 from unibert.models.precision import bf16_is_faster
 from unibert.runtime.dist import ranks_from_environment
 
@@ -58,7 +60,7 @@ def judge(
     if unknown or not tasks:
         raise DataError(f"--tasks: {', '.join(unknown) or 'none'}: name some of {', '.join(TASKS)}")
     plans = [plan for name in tasks for plan in _plans(TASKS[name], data, settings)]
-    found = _models(models, masked="masked" in tasks)
+    found = _models(models, tasks)
     file, ranks = Results(results, force=force), ranks_from_environment()
     gpu = f"cuda:{ranks.local_rank % max(1, torch.cuda.device_count())}"
     where = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
@@ -123,14 +125,32 @@ def _teachers(plans: Sequence[Plan], settings: Settings, file: Results, device: 
     return [Tuned(teacher, plan, own, file, device) if plan.unlabelled else None for plan in plans]
 
 
-def _models(words: Sequence[str], *, masked: bool) -> list[Model]:
-    """The models that words mean, each under a name of its own, and with a head where masked tokens are asked for."""
+def _models(words: Sequence[str], tasks: Sequence[str]) -> list[Model]:
+    """The models that words mean, each whole and under a name of its own, with a head where masked tokens are asked.
+
+    Raises:
+        DataError: a model that cannot do these tasks.
+    """
     found = [find_model(word) for word in words]
     if len({model.name for model in found}) < len(found):
         raise DataError(f"two models are called {[model.name for model in found]}: name them, as in first=PATH")
-    if without := [model.name for model in found if masked and not load_encoder(model.folder)[1]]:
+    without = []
+    for model in found:
+        if not any(name in UNTUNED for name in tasks):
+            load_body(model.folder)
+        elif not _has_head(*load_encoder(model.folder)) and "masked" in tasks:
+            without.append(model.name)
+    if without:
         raise DataError(f"{', '.join(without)}: no masked-LM head to ask: leave masked out of --tasks, or these models")
     return found
+
+
+def _has_head(encoder: Encoder, is_there: bool) -> bool:
+    try:
+        masked_lm_head(encoder.hf)
+    except TypeError:
+        return False
+    return is_there
 
 
 def _heldout(data: Path) -> dict[str, list[str]]:

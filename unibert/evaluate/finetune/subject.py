@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoConfig
 
 from unibert.data.exports import STEP
-from unibert.errors import DataError
+from unibert.errors import ConfigError, DataError
 from unibert.models.encoder import EMBEDDING_TABLES
 from unibert.models.folders import newest_export
 from unibert.observe.metrics_file import NAME, read_metrics
@@ -52,13 +53,29 @@ class Model:
         return (int(tokens), round(seconds / 3600, 4)) if tokens else (None, None)
 
 
+def parted(word: str) -> tuple[str, str]:
+    """(name, path or name on the hub) of a word of the command line: NAME=PATH, or what is called as its folder is.
+
+    Raises:
+        ConfigError: nothing stands for one of the two.
+    """
+    name, equals, path = word.partition("=")
+    if not equals or Path(word).exists():  # a folder may have = in its name
+        path = word
+        name = (os.path.abspath(path) if Path(path).exists() else path.rstrip("/")).rpartition("/")[2]
+    if not name or not path:
+        raise ConfigError(f"model {word!r}: say where it lies and what it is called, as in NAME=PATH")
+    return name, path
+
+
 def find_model(word: str) -> Model:
     """The model that a word of the command line means.
 
     Raises:
+        ConfigError: nothing stands for its name or path.
         DataError: there is none, or it lacks a tokenizer.
     """
-    name, equals, path = word.rpartition("=")
+    name, path = parted(word)
     folder = Path(path)
     if folder.exists():
         folder = newest_export(folder)
@@ -70,7 +87,7 @@ def find_model(word: str) -> Model:
         try:
             folder = Path(snapshot_download(path, allow_patterns=patterns))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise DataError(f"{path}: no such folder, and no model that the hub gives ({error})") from error
+            raise DataError(f"{word}: no such folder, and {path} no model that the hub gives ({error})") from error
     if not (folder / "tokenizer.json").is_file():
         raise DataError(f"{folder}: no tokenizer.json: save the model's fast tokenizer beside its weights")
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
@@ -87,7 +104,7 @@ def find_model(word: str) -> Model:
     tokenizer = (folder / "tokenizer.json").read_bytes()
     digest.update(tokenizer)
     return Model(
-        name=name if equals else path.rstrip("/").rpartition("/")[2],
+        name=name,
         folder=folder,
         weights=digest.hexdigest()[:16],
         tokenizer=hashlib.sha256(tokenizer).hexdigest()[:16],

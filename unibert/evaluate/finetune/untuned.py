@@ -81,6 +81,11 @@ class Untuned:
         how = {"max_tokens": self.settings.max_tokens, "precision": self.settings.precision}
         return how | {"prefix": self._prefix} if self._prefix else how
 
+    def _limited(self, place: Place) -> dict[str, int]:
+        """The limit where it decided which examples these are: they belong with those of no other limit."""
+        limit = self.settings.limit
+        return {"limit": limit} if limit is not None and len(place[3]) == limit else {}
+
     def _key(self, place: Place, group: Sequence[Place], rank: int) -> str:
         facts: dict[str, Any] = {"weights": self.model.weights, "model": self.model.name, "place": place[:3]}
         how = self._how
@@ -120,7 +125,7 @@ class Untuned:
             rate=None,
             sizes=self.frozen.sizes,
             began=began,
-            settings=self._how,
+            settings=self._how | self._limited(place),
             # Which tokens are masked depends on the tokenizer, and on where a long text is cut.
             asked=f"{self.model.tokenizer}:{self.frozen.width}" if self.plan.task.by_tokenizer else "",
         )

@@ -21,6 +21,7 @@ import numpy as np
 
 from unibert.errors import DataError
 from unibert.evaluate.tasks.names import FileName, labelled_files
+from unibert.evaluate.tasks.twice import Part, refuse_twice
 
 Head = Literal["tokens", "classes", "value", "span", "conversation", "none"]
 ENGLISH = "en"
@@ -34,6 +35,8 @@ class Example:
     """The same of its translations, where the task's sets are parallel (Task.parallel)."""
     group: str
     """What must not be on both sides of a cut, among the examples of one language: the article, the premise."""
+    own_id: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    """Whether its file says the id. Not a part of what an example's fingerprint is made of."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +101,29 @@ class Task(ABC):
         """Every labelled file of the task below a data folder.
 
         Raises:
-            DataError: there is none, or one cannot be read; it names file, line and fix.
+            DataError: there is none, one cannot be read or holds no examples, or two hold the same; it names file, line
+                and fix.
         """
-        found = Labelled()
+        found, parts = Labelled(), []
         for name in labelled_files(folder, self.sets):
+            if self.is_side(name):
+                continue
+            by_language: dict[str, list[Example]] = {}
             for language, example in self.read_file(name):
                 found.add(name, language, example)
+                by_language.setdefault(language, []).append(example)
+            if not by_language:
+                raise DataError(f"{name.path}:1: no examples; fetch or write the file again, or take it out")
+            parts += [Part(name, language, examples) for language, examples in by_language.items()]
+        refuse_twice(self.name, parts)
         if not found.sets:
             wanted = ", ".join(f"{folder / name}/" for name in self.sets)
             raise DataError(f"{self.name}: no labelled files: put them into one of {wanted} or leave the task out")
         return found
+
+    def is_side(self, name: FileName) -> bool:
+        """Whether a file is read with another one beside it, or not at all."""
+        return False
 
     @abstractmethod
     def read_file(self, name: FileName) -> Iterable[tuple[str, Example]]:
@@ -174,15 +190,16 @@ def line_of(path: Path, words: str) -> int:
     return before.count("\n") + 1 if found else 1
 
 
-def table(path: Path, *, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+def table(path: Path, *, columns: Sequence[str] = (), read: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, row by column) of JSON Lines, CSV or TSV (no quoting) with a header.
 
     Args:
         path: .jsonl, .csv, and everything else is TSV.
         columns: of a file that has no header.
+        read: columns that are read, if others of JSON Lines may be null.
 
     Raises:
-        DataError: a line that has other columns than the header.
+        DataError: a line that has other columns than the header, a null, or a quote that is not closed on its line.
     """
     lines = text_of(path).split("\n")
     lines = [line.removesuffix("\r") for line in (lines[:-1] if not lines[-1] else lines)]
@@ -190,13 +207,15 @@ def table(path: Path, *, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                yield number, {str(key): value if isinstance(value, str) else str(value) for key, value in row.items()}
+                empty = [key for key, value in row.items() if value is None and key in (read or row)]
             except (ValueError, AttributeError) as error:
                 raise DataError(f"{path}:{number}: not a JSON object; write one on each line") from error
+            if empty:
+                raise DataError(f"{path}:{number}: {empty[0]} is null; write a value or remove the key")
+            yield number, {str(key): value if isinstance(value, str) else str(value) for key, value in row.items()}
         return
     if path.suffix == ".csv":
-        reader = csv.reader(lines)
-        rows = ((reader.line_num, row) for row in reader)
+        rows = _csv_rows(path, lines)
     else:
         rows = ((number, line.split("\t")) for number, line in enumerate(lines, 1))
     header = list(columns)
@@ -210,12 +229,36 @@ def table(path: Path, *, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
             yield number, dict(zip(header, row, strict=True))
 
 
-def identified(rows: Iterable[tuple[int, dict[str, str]]]) -> Iterator[tuple[int, str, dict[str, str]]]:
-    """(line, id, row) of a table's rows.
+def _csv_rows(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """(first line, values) of CSV: a value that goes on in the next line is one whose quote was not closed."""
+    reader = csv.reader([f"{line}\n" for line in lines], strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{path}:{line}: {error}; close every quote, and write one within a value twice") from error
+        if row is None:
+            return
+        if any("\n" in value for value in row):
+            raise DataError(
+                f"{path}:{line}: a quote that opens here is not closed on its line; close it, write one within a value "
+                "twice, and a line break as a space"
+            )
+        yield line, row
 
-    The id is what a column of IDS says, where each row of a language has another value in it, and else the row's number
-    among those of its language, from 1: so it does not depend on a header, and is the same in parallel files and for
-    several languages in one file. Rows that the caller leaves out count too.
+
+def identified(
+    rows: Iterable[tuple[int, dict[str, str]]], *, path: Path
+) -> Iterator[tuple[int, str, bool, dict[str, str]]]:
+    """(line, id, whether the file says it, row) of a table's rows.
+
+    The id is what a column of IDS says, and else the row's number among those of its language, from 1: so it does not
+    depend on a header, and is the same in parallel files and for several languages in one file. Rows that the caller
+    leaves out count too. A column with fewer values than half of the rows of a language is no id (a premise's number).
+
+    Raises:
+        DataError: two rows of a language have the same id, or one has none.
     """
     rows = list(rows)
     languages = [row.get("language") or row.get("lang") or "" for _, row in rows]
@@ -224,12 +267,26 @@ def identified(rows: Iterable[tuple[int, dict[str, str]]]) -> Iterator[tuple[int
     for language in languages:
         seen[language] += 1
         ids.append(str(seen[language]))
+    is_own = False
     for column in IDS:
-        own = [row.get(column, "") for _, row in rows]
-        if all(own) and len(set(zip(languages, own, strict=True))) == len(rows):
-            ids = own
+        own = [(language, row.get(column, "")) for language, (_, row) in zip(languages, rows, strict=True)]
+        if rows and 2 * len({key for key in own if key[1]}) >= len(rows):
+            _require_other_ids(path, column, [(line, key) for key, (line, _) in zip(own, rows, strict=True)])
+            ids, is_own = [id for _, id in own], True
             break
-    return ((line, id, row) for id, (line, row) in zip(ids, rows, strict=True))
+    return ((line, id, is_own, row) for id, (line, row) in zip(ids, rows, strict=True))
+
+
+def _require_other_ids(path: Path, column: str, keys: Sequence[tuple[int, tuple[str, str]]]) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for line, key in keys:
+        if not key[1] or key in first:
+            wrong = f"line {first[key]} has {column} {key[1]!r} too" if key[1] else f"no {column}"
+            raise DataError(
+                f"{path}:{line}: {wrong}; give each row of a language its own, as in its translations, or take the "
+                "column out of all files of the set"
+            )
+        first[key] = line
 
 
 IDS = ("pairID", "pair_id", "id")

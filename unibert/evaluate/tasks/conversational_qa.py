@@ -28,7 +28,7 @@ from unibert.errors import DataError
 from unibert.evaluate.scorers.answers import agreement, answer_f1, exact_match, left_out
 from unibert.evaluate.tasks.base import Measured, Task, line_of, require_language
 from unibert.evaluate.tasks.names import FileName
-from unibert.evaluate.tasks.qa import Question, articles, field_of, spans_of
+from unibert.evaluate.tasks.qa import Question, articles, field_of, list_of, place_of, spans_of
 
 CANNOT_ANSWER = "CANNOTANSWER"
 """What QuAC puts at the end of every text, and gives as the answer of questions that have none."""
@@ -60,10 +60,10 @@ class ConversationalQa(Task):
         code = require_language(name)
         for number, part in enumerate(articles(name.path)):
             group = f"{name.split}:{number}"
-            if "story" in part:
+            if isinstance(part, Mapping) and "story" in part:
                 yield from ((code, question) for question in _coqa(part, group, name.path))
             else:
-                for paragraph in field_of(part, "paragraphs", name.path):
+                for paragraph in list_of(part, "paragraphs", name.path):
                     yield from ((code, question) for question in _quac(paragraph, group, name.path))
 
     def measure(
@@ -100,9 +100,9 @@ def _human_equivalence(examples: Sequence[Turn], f1s: np.ndarray) -> dict[str, M
 
 
 def _quac(paragraph: Mapping[str, Any], group: str, path: Path) -> Iterator[Turn]:
-    context = field_of(paragraph, "context", path)
+    context = str(field_of(paragraph, "context", path))
     history: list[tuple[str, str]] = []
-    for asked in field_of(paragraph, "qas", path):
+    for asked in list_of(paragraph, "qas", path):
         question = str(field_of(asked, "question", path)).strip()
         given = spans_of(asked, context, path)
         spans = tuple(span for span in given if span[0] != CANNOT_ANSWER)
@@ -110,23 +110,26 @@ def _quac(paragraph: Mapping[str, Any], group: str, path: Path) -> Iterator[Turn
             spans = ()
         gold = tuple(text for text, _ in spans) or (CANNOT_ANSWER,)
         if agreement(gold) >= LEAST_AGREEMENT:
-            yield Turn(str(asked.get("id")), group, context, question, spans, tuple(history), gold, script="quac")
+            number = str(field_of(asked, "id", path))
+            yield Turn(number, group, context, question, spans, tuple(history), gold, script="quac", own_id=True)
         original = asked.get("orig_answer")
         history.append((question, gold[0] if original is None else str(field_of(original, "text", path))))
 
 
 def _coqa(part: Mapping[str, Any], group: str, path: Path) -> Iterator[Turn]:
-    story, where = field_of(part, "story", path), str(part.get("id"))
-    questions, answers = field_of(part, "questions", path), field_of(part, "answers", path)
-    others = list(part.get("additional_answers", {}).values())
+    story, where = str(field_of(part, "story", path)), str(field_of(part, "id", path))
+    line = line_of(path, where)
+    questions, answers = list_of(part, "questions", path), list_of(part, "answers", path)
+    more = part.get("additional_answers") or {}
+    others = [list_of(more, person, path) for person in more]
     if any(len(column) != len(questions) for column in (answers, *others)):
-        raise DataError(f"{path}:{line_of(path, where)}: story {where}: not as many answers as questions; mend it")
+        raise DataError(f"{path}:{line}: story {where}: not as many answers as questions; mend it")
     history: list[tuple[str, str]] = []
     for turn, (asked, answer) in enumerate(zip(questions, answers, strict=True)):
-        question, said = str(field_of(asked, "input_text", path)), str(field_of(answer, "input_text", path))
-        start, end = int(field_of(answer, "span_start", path)), int(field_of(answer, "span_end", path))
+        question, said = (str(field_of(one, "input_text", path, line=line)) for one in (asked, answer))
+        start, end = (place_of(answer, key, path, line=line) for key in ("span_start", "span_end"))
         text = story[start:end].strip() if 0 <= start < end <= len(story) else ""
         span = ((text, story.index(text, start)),) if text else ()
-        gold = (said, *(str(field_of(other[turn], "input_text", path)) for other in others))
-        yield Turn(f"{where}:{turn}", group, story, question, span, tuple(history), gold, script="coqa")
+        gold = (said, *(str(field_of(other[turn], "input_text", path, line=line)) for other in others))
+        yield Turn(f"{where}:{turn}", group, story, question, span, tuple(history), gold, script="coqa", own_id=True)
         history.append((question, said))

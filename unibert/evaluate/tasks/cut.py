@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from unibert.data.lines import stable_hash
+from unibert.errors import DataError
 from unibert.evaluate.tasks.base import Example, Labelled
 from unibert.evaluate.tasks.names import FileName
 
@@ -23,9 +24,15 @@ def split_source(found: Labelled, *, source: str, parallel: bool) -> Labelled:
 
     Of other languages everything is kept whose group has no source version, or one that is for test alone. What is
     unlabelled stays so.
+
+    Raises:
+        DataError: ids of a parallel set are the file's own in one language and numbers of rows in the other, so that it
+            is not known what is a version of what.
     """
     cut = Labelled()
     for name, splits in found.sets.items():
+        if parallel:
+            _require_same_ids(name, splits, source=source)
         labelled = [languages for split, languages in splits.items() if split != "unlabelled"]
         originals = [example for languages in labelled for example in languages.get(source, ())]
         part_of = {e.group: _PARTS[stable_hash(f"{name}:{e.group}") % len(_PARTS)] for e in originals}
@@ -40,6 +47,19 @@ def split_source(found: Labelled, *, source: str, parallel: bool) -> Labelled:
                     elif parts <= {"test"}:
                         cut.add(FileName(Path(), name, "test" if parts else split, ()), language, example)
     return cut
+
+
+def _require_same_ids(name: str, splits: Mapping[str, Mapping[str, Sequence[Example]]], *, source: str) -> None:
+    for split, languages in splits.items():
+        kinds = {code: {example.own_id for example in examples} for code, examples in languages.items()}
+        for code, own in sorted(kinds.items()):
+            if split != "unlabelled" and source in kinds and own - kinds[source]:
+                have, lack = (code, source) if True in own - kinds[source] else (source, code)
+                raise DataError(
+                    f"{name}/, {split}: examples in {have} have ids of their own and those in {lack} do not, so that "
+                    "--split-source cannot tell what is a translation of what it trains on: give every file the column "
+                    "of ids or none, or put sets that have nothing to do with each other into folders of their own"
+                )
 
 
 def hold_out(found: Labelled, *, source: str, parallel: bool) -> Labelled:

@@ -21,6 +21,7 @@ SPLITS = {
     "unlabelled": "unlabelled", "unlabeled": "unlabelled",
 }  # fmt: skip
 _NO_LANGUAGES = frozenset("txt tsv csv gz ner nli sts qa bio iob gs all raw set pan mt".split())
+_BACKUPS = (".bak", ".orig", ".tmp", "~")
 _SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".conll", ".bio", ".iob2")
 
 _THREE_LETTERS = """
@@ -70,11 +71,11 @@ def file_name(path: Path, *, folder: Path) -> FileName:
 
 
 def labelled_files(folder: Path, sets: tuple[str, ...]) -> list[FileName]:
-    """All files in the folders of these names below `folder`, in the order of their paths; notes are left out."""
+    """All files in the folders of these names below `folder`, in the order of their paths; no notes or backups."""
     found = []
     for name in sets:
         for path in sorted((folder / name).rglob("*")):
             is_note = path.name.startswith(".") or path.stem.upper().startswith(("README", "LICEN"))
-            if path.is_file() and not is_note:
+            if path.is_file() and not is_note and not path.name.endswith(_BACKUPS):
                 found.append(file_name(path, folder=folder))
     return found

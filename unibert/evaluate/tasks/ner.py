@@ -1,10 +1,14 @@
-"""Named entities: CoNLL columns (word first, IOB2 tag last, blank line after a sentence), WikiANN/PAN-X, MasakhaNER."""
+"""Named entities: CoNLL columns (word first, tag last, blank line after a sentence), WikiANN/PAN-X, MasakhaNER.
+
+Tags are IOB2; a file in IOB1, where a span begins with I- unless it touches one of its type, is read as IOB2.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,18 +38,10 @@ class Ner(Task):
     parallel = False  # sentences are numbered, and those of another language are other sentences
 
     def read_file(self, name: FileName) -> Iterator[tuple[str, Sentence]]:
-        language = require_language(name)
-        words: list[str] = []
-        tags: list[str] = []
-        count = 0
-        for number, line in enumerate([*text_of(name.path).split("\n"), ""], 1):
-            if line.strip() and not line.startswith("-DOCSTART-"):
-                word, tag = _columns(name, number, line.rstrip("\r"))
-                words.append(word)
-                tags.append(tag)
-            elif words:
-                yield language, Sentence(str(count), str(count), tuple(words), tuple(tags))
-                words, tags, count = [], [], count + 1
+        language, sentences = require_language(name), list(_sentences(name))
+        is_iob1 = _is_iob1([tags for _, tags in sentences])
+        for count, (words, tags) in enumerate(sentences):
+            yield language, Sentence(str(count), str(count), words, as_iob2(tags) if is_iob1 else tags)
 
     def measure(
         self, examples: Sequence[Sentence], predictions: Sequence[Sequence[str]], *, of: str, language: str
@@ -59,6 +55,39 @@ class Ner(Task):
 
     def labels(self, examples: Sequence[Sentence]) -> list[str]:
         return sorted({tag for example in examples for tag in example.tags} | {"O"})
+
+
+def _sentences(name: FileName) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(words, tags) of each sentence."""
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*text_of(name.path).split("\n"), ""], 1):
+        if line.strip() and not line.startswith("-DOCSTART-"):
+            word, tag = _columns(name, number, line.rstrip("\r"))
+            words.append(word)
+            tags.append(tag)
+        elif words:
+            yield tuple(words), tuple(tags)
+            words, tags = [], []
+
+
+def _is_iob1(sentences: Sequence[Sequence[str]]) -> bool:
+    """Whether more spans begin with I- than with B-; not those right after a span of their type, B- in both schemes.
+
+    A few broken tags in a file of IOB2 stay as they are: published scores are of them.
+    """
+    begun = {"B": 0, "I": 0, "O": 0}
+    for tags in sentences:
+        for before, tag in pairwise(("O", *tags)):
+            begun[tag[0]] += before[1:] != tag[1:]
+    return begun["I"] > begun["B"]
+
+
+def as_iob2(tags: Sequence[str]) -> tuple[str, ...]:
+    """The same spans with a B- at the beginning of each."""
+    return tuple(
+        f"B{tag[1:]}" if tag[0] == "I" and before[1:] != tag[1:] else tag for before, tag in pairwise(("O", *tags))
+    )
 
 
 def _columns(name: FileName, number: int, line: str) -> tuple[str, str]:

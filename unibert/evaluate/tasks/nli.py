@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from unibert.errors import DataError
-from unibert.evaluate.tasks.base import Example, Labelled, Measured, Task, identified, pick, require_language, table
+from unibert.evaluate.tasks.base import Example, Measured, Task, identified, pick, require_language, table
 from unibert.evaluate.tasks.names import FileName, language
 
 LABELS = ("contradiction", "entailment", "neutral")
@@ -40,27 +40,16 @@ class Nli(Task):
     head = "classes"
     metric = "accuracy"
 
-    def read(self, folder: Path) -> Labelled:
-        found = super().read(folder)
-        for name, splits in found.sets.items():
-            for split, languages in splits.items():
-                for code, examples in languages.items():
-                    if twice := len(examples) - len(set(examples)):
-                        raise DataError(
-                            f"nli: {folder / name}/ has {twice} {split} examples in {code} twice: keep one of the "
-                            "files that hold the same, such as XNLI's .jsonl and .tsv"
-                        )
-        return found
-
     def read_file(self, name: FileName) -> Iterator[tuple[str, Pair]]:
         first_of: dict[tuple[str, str], str] = {}
-        for line, number, row in identified(table(name.path)):
+        for line, number, own, row in identified(table(name.path), path=name.path):
             label = "" if name.split == "unlabelled" else _label(row, name.path, line)
             if label in _NO_LABEL:
                 continue
             for code, premise, hypothesis in _sides(row, name, line):
                 group = first_of.setdefault((code, premise), number)
-                yield code, Pair(f"{name.split}:{number}", f"{name.split}:{group}", premise, hypothesis, label)
+                place, group = f"{name.split}:{number}", f"{name.split}:{group}"
+                yield code, Pair(place, group, premise, hypothesis, label, own_id=own)
 
     def measure(
         self, examples: Sequence[Pair], predictions: Sequence[str], *, of: str, language: str

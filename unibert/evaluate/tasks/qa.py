@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from unibert.errors import DataError
 from unibert.evaluate.scorers.answers import Style, answer_f1, exact_match
 from unibert.evaluate.tasks.base import Example, Measured, Task, json_of, line_of, require_language
 from unibert.evaluate.tasks.names import FileName
+
+_FORM = "SQuAD's form is data > paragraphs > context, qas > id, question, answers > text, answer_start"
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ class Qa(Task):
         style: Style = "mlqa" if name.set == "mlqa" else "squad"
         for article_number, article in enumerate(articles(name.path)):
             group = f"{name.split}:{article_number}"
-            for paragraph in field_of(article, "paragraphs", name.path):
-                context = field_of(paragraph, "context", name.path)
-                for asked in field_of(paragraph, "qas", name.path):
-                    answers = () if asked.get("is_impossible") else spans_of(asked, context, name.path)
+            for paragraph in list_of(article, "paragraphs", name.path):
+                context = str(field_of(paragraph, "context", name.path))
+                for asked in list_of(paragraph, "qas", name.path):
                     question = str(field_of(asked, "question", name.path)).strip()
+                    answers = () if asked.get("is_impossible") else spans_of(asked, context, name.path)
                     count += 1
-                    number = str(asked.get("id") or f"{name.split}:{count}")
-                    yield code, Question(number, group, context, question, answers, style=style)
+                    own = bool(asked.get("id"))
+                    number = str(asked["id"]) if own else f"{name.split}:{count}"
+                    yield code, Question(number, group, context, question, answers, style=style, own_id=own)
 
     def measure(
         self, examples: Sequence[Question], predictions: Sequence[str], *, of: str, language: str
@@ -74,19 +78,51 @@ def articles(path: Path) -> list[Any]:
     Raises:
         DataError: there is none.
     """
-    return field_of(json_of(path), "data", path)
+    return list_of(json_of(path), "data", path)
 
 
-def field_of(part: Any, key: str, path: Path) -> Any:
-    """A key of a JSON object.
+def field_of(part: Any, key: str, path: Path, *, line: int | None = None) -> Any:
+    """A key of a JSON object; `line` is where errors point to, where the object has no id of its own.
 
     Raises:
-        DataError: it is missing.
+        DataError: it is missing or null, or `part` is no object.
     """
-    if not isinstance(part, Mapping) or key not in part:
-        where = line_of(path, str(part.get("id", ""))) if isinstance(part, Mapping) and part.get("id") else 1
-        raise DataError(f"{path}:{where}: no {key!r}; SQuAD's form is data > paragraphs > context, qas > question")
+    if not isinstance(part, Mapping):
+        found = json.dumps(part, ensure_ascii=False)
+        where = line or line_of(path, found)
+        raise DataError(f"{path}:{where}: {found[:80]} where an object with {key!r} must be; {_FORM}")
+    if part.get(key) is None:
+        raise DataError(f"{path}:{line or _line(part, path)}: no {key!r}; {_FORM}")
     return part[key]
+
+
+def list_of(part: Any, key: str, path: Path) -> list[Any]:
+    """A key of a JSON object that has a list.
+
+    Raises:
+        DataError: it is missing or no list.
+    """
+    found = field_of(part, key, path)
+    if not isinstance(found, list):
+        raise DataError(f"{path}:{_line(part, path)}: {key!r} is no list; {_FORM}")
+    return found
+
+
+def place_of(part: Any, key: str, path: Path, *, line: int) -> int:
+    """A key of a JSON object that has the number of a character.
+
+    Raises:
+        DataError: it is missing or no whole number.
+    """
+    found = field_of(part, key, path, line=line)
+    try:
+        return int(found)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}:{line}: {key} {found!r} is no number; write that of the first character") from error
+
+
+def _line(part: Mapping[str, Any], path: Path) -> int:
+    return line_of(path, str(part["id"])) if part.get("id") else 1
 
 
 def spans_of(asked: Mapping[str, Any], context: str, path: Path) -> tuple[tuple[str, int], ...]:
@@ -95,15 +131,16 @@ def spans_of(asked: Mapping[str, Any], context: str, path: Path) -> tuple[tuple[
     Raises:
         DataError: the context has another text there.
     """
-    spans = []
-    for answer in field_of(asked, "answers", path):
-        text, start = str(field_of(answer, "text", path)), int(field_of(answer, "answer_start", path))
-        if not text or context[start : start + len(text)] != text:
+    spans, line = [], _line(asked, path)
+    for answer in list_of(asked, "answers", path):
+        text = str(field_of(answer, "text", path, line=line))
+        start = place_of(answer, "answer_start", path, line=line)
+        if not text or start < 0 or context[start : start + len(text)] != text:
             other = context.find(text) if text else -1
             fix = f"it is at {other}" if other >= 0 else "the context does not hold it: mend or remove the question"
             raise DataError(
-                f"{path}:{line_of(path, str(asked.get('id')))}: question {asked.get('id')}: the answer {text!r} is not "
-                f"at answer_start {start} of its context; {fix}"
+                f"{path}:{line}: question {asked.get('id')}: the answer {text!r} is not at answer_start {start} of its "
+                f"context; {fix}"
             )
         spans.append((text, start))
     return tuple(spans)

@@ -24,17 +24,18 @@ class Sts(Task):
     head = "value"
     metric = "spearman"
 
+    def is_side(self, name: FileName) -> bool:
+        return ".gs." in name.path.name  # STS17's scores
+
     def read_file(self, name: FileName) -> Iterator[tuple[str, Pair]]:
-        if ".gs." in name.path.name:  # STS17's scores, read with their texts
-            return
-        for line, number, row in identified(_rows(name)):
+        for line, number, own, row in identified(_rows(name), path=name.path):
             code = _language(row, name)
             raw = pick(row, _SCORE, path=name.path, line=line)
             if not _is_number(raw):
                 raise DataError(f"{name.path}:{line}: score {raw!r} is no number; write one, such as 3.75")
             texts = [pick(row, columns, path=name.path, line=line) for columns in (_FIRST, _SECOND)]
             place = f"{name.split}:{number}"
-            yield code, Pair(place, place, *texts, label=raw)
+            yield code, Pair(place, place, *texts, label=raw, own_id=own)
 
     def measure(
         self, examples: Sequence[Pair], predictions: Sequence[float], *, of: str, language: str

@@ -91,7 +91,7 @@ def heldout_texts(folder: Path) -> dict[str, dict[str, list[str]]]:
             raise DataError(f"{name.path}: its name must say one language, as de.txt; it says {list(name.languages)}")
         texts = found.setdefault(name.set, {}).setdefault(name.languages[0], [])
         if name.path.suffix == ".jsonl":
-            texts += [pick(row, ["text"], path=name.path, line=line) for line, row in table(name.path)]
+            texts += [pick(row, ["text"], path=name.path, line=line) for line, row in table(name.path, read=["text"])]
         else:
             texts += [line.strip() for line in text_of(name.path).split("\n") if line.strip()]
     return found

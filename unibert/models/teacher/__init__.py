@@ -155,9 +155,10 @@ def load_one(table: TeacherTable, *, device: torch.device) -> Teacher:
 def load_resident(table: TeacherTable, *, device: torch.device) -> ResidentTeacher:
     """The whole teacher on a device, whatever kind the table says."""
     encoder, has_head = load_encoder(newest_export(table.path or table.trimmed))
-    encoder.to(device).cast(teacher_dtype(table, device=device))
+    encoder.to(device)
     if table.head_dtype == "fp32":
-        encoder.head_in_fp32()
+        encoder.head_in_fp32()  # before it is rounded
+    encoder.cast(teacher_dtype(table, device=device))
     ahead = table.ahead == "on" or (table.ahead == "auto" and device.type != "cpu")
     return ResidentTeacher(encoder, has_head=has_head, ahead=ahead)
 
